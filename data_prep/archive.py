@@ -1,0 +1,135 @@
+"""Open a source at hand: a folder as it is, or a zip or tar archive, unpacked so that nothing can leave its folder."""
+
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO, NamedTuple, cast
+
+from data_prep.disk import writing
+from segmentation import SkipSegError
+
+
+@contextmanager
+def opened(source: Path, out: Path, only: str = "") -> Generator[Path, None, None]:
+    """Give a folder to read ``source`` from; a copy unpacked beside ``out`` is removed afterwards.
+
+    Args:
+        source: A folder, or a ``.zip``, ``.whl``, ``.tar`` or compressed tar archive.
+        out: Dataset folder that is being made.
+        only: Unpack only what lies under this folder of the archive.
+
+    Yields:
+        The folder.
+
+    Raises:
+        SkipSegError: If ``source`` does not exist, is no archive, is damaged or unsafe.
+    """
+    if not source.exists():
+        raise SkipSegError(f"source {source} does not exist; give a folder or an archive")
+    unpacked = out.parent / f".{out.name}.unpacked"
+    shutil.rmtree(unpacked, ignore_errors=True)  # left over from a killed run
+    if source.is_dir():
+        yield source
+        return
+    try:
+        with writing(unpacked):
+            unpack(source, unpacked, only)
+        yield unpacked
+    finally:
+        shutil.rmtree(unpacked, ignore_errors=True)
+
+
+class _Member(NamedTuple):
+    """One entry of an archive."""
+
+    name: str
+    is_folder: bool
+    is_file: bool
+    open: Callable[[], IO[bytes] | None]
+
+
+def unpack(archive: Path, folder: Path, only: str = "") -> None:
+    """Unpack a zip or tar archive into ``folder``, refusing anything but plain files inside it.
+
+    Args:
+        archive: The archive, told by its content and not by its ending.
+        folder: Where to; created.
+        only: Unpack only what lies under this folder of the archive.
+
+    Raises:
+        SkipSegError: If a member would land outside ``folder``, is a link or a device, or the archive is damaged.
+    """
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as zipped:
+                _write_members(archive, folder, only, _zip_members(zipped))
+        elif tarfile.is_tarfile(archive):
+            with tarfile.open(archive) as tarred:
+                _write_members(archive, folder, only, _tar_members(tarred))
+        else:
+            raise SkipSegError(f"{archive} is neither a folder nor a zip or tar archive; give one of these as source")
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, NotImplementedError) as error:
+        raise SkipSegError(f"{archive} is damaged ({error}); fetch it again") from None
+
+
+def _zip_members(bundle: zipfile.ZipFile) -> Iterator[_Member]:
+    for info in bundle.infolist():
+        kind = stat.S_IFMT(info.external_attr >> 16)  # 0 when the archive was made without Unix modes
+        plain = not info.is_dir() and kind in (0, stat.S_IFREG)
+        yield _Member(info.filename, info.is_dir(), plain, partial(bundle.open, info))
+
+
+def _tar_members(bundle: tarfile.TarFile) -> Iterator[_Member]:
+    for info in bundle:
+        yield _Member(info.name, info.isdir(), info.isreg(), partial(bundle.extractfile, info))
+    # tarfile takes a cut-off archive for a shorter one: demand the closing zeros, and read a checksum behind them
+    stream = cast("IO[bytes]", bundle.fileobj)
+    stream.seek(bundle.offset)
+    if stream.read()[: tarfile.BLOCKSIZE] != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError("it ends too early")
+
+
+def _write_members(archive: Path, folder: Path, only: str, members: Iterator[_Member]) -> None:
+    """Copy plain files to ``folder``, after a check of every name."""
+    folder.mkdir(parents=True)
+    for member in members:
+        path = PurePosixPath(member.name.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts or ":" in member.name:
+            raise SkipSegError(f"{archive} holds {member.name!r}, which would land outside its folder; do not use it")
+        if member.is_folder or not path.is_relative_to(only):
+            continue
+        content = member.open() if member.is_file else None
+        if content is None:
+            raise SkipSegError(f"{archive} holds {member.name!r}, a link or device; unpack it and give the folder")
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with content, target.open("wb") as stream:
+            shutil.copyfileobj(content, stream)
+
+
+def locate(folder: Path, markers: Iterable[str], layout: str) -> tuple[Path, str]:
+    """Find where a source begins: archives and copies nest it in one or two folders.
+
+    Args:
+        folder: Where to look, two levels deep.
+        markers: Glob patterns, each of which tells a layout, in the order to look for them.
+        layout: What is expected, for the message.
+
+    Returns:
+        The folder that holds a marker, and the marker.
+
+    Raises:
+        SkipSegError: If there is none.
+    """
+    candidates = [folder, *sorted(folder.glob("*/")), *sorted(folder.glob("*/*/"))]
+    for marker in markers:
+        for candidate in candidates:
+            if any(candidate.glob(marker)):
+                return candidate, marker
+    raise SkipSegError(f"the source holds none of {', '.join(markers)}; expected {layout}")

@@ -1,0 +1,14 @@
+"""SkipSeg: train, ablate and deploy biomedical segmentation U-Nets, with the evidence for every choice.
+
+Importing this package is cheap: no submodule is loaded, so ``skipseg --help`` never waits for torch.
+"""
+
+__version__ = "0.1.0"
+
+
+class SkipSegError(ValueError):
+    """A problem that the user can mend: its message says what was wrong, what was received, what to do.
+
+    The command line prints the message alone, without a traceback. Everything below the command line
+    raises it for bad input, so that a bug of ours (any other exception) is never mistaken for one.
+    """

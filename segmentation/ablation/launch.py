@@ -1,0 +1,115 @@
+"""Run the unfinished cells of a study in processes of this machine."""
+
+import multiprocessing
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from tqdm import tqdm
+
+from segmentation import SkipSegError
+from segmentation.ablation.cell import is_done, read_config, run_cell
+from segmentation.ablation.study import Run, study_of
+from segmentation.config import AblateSettings
+from segmentation.data.cache import cache_cases, default_cache
+from segmentation.runs import read_json, write_json
+from segmentation.training.train import open_run
+
+
+def ablate(settings: AblateSettings) -> Path:
+    """Run a study, or what is missing of it.
+
+    Returns:
+        The study folder.
+
+    Raises:
+        SkipSegError: If the study file is wrong, or runs failed; the others are finished first.
+    """
+    _, runs = study_of(settings)
+    waiting = [run for run in runs if not is_done(run.folder)]
+    for run in waiting:
+        open_run(run.folder, run.job)
+    prepared: set[str] = set()
+    for run in waiting:
+        key = str(run.job.preprocessing)
+        if key not in prepared:
+            # Once, here, rather than by every process at the same time.
+            cache_cases(run.job.dataset, run.job.dataset.cases, run.job.preprocessing, settings.cache or default_cache())
+            prepared.add(key)
+    workers = settings.workers or max(1, len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
+    failed = launch_local(waiting, workers, total=len(runs))
+    if failed:
+        raise SkipSegError(f"{len(failed)} of {len(runs)} runs failed; rerun to try them again: " + "; ".join(failed))
+    return settings.out
+
+
+def launch_local(runs: Sequence[Run], workers: int, total: int) -> list[str]:
+    """Run cells in ``workers`` processes at a time.
+
+    A server process imports the libraries once and is forked for every run, so that a run that is killed for
+    memory takes nothing with it and the next one starts at once.
+
+    Returns:
+        One line for each run that failed.
+    """
+    if not runs:
+        return []
+    context = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
+    if sys.platform != "win32":
+        context.set_forkserver_preload(["segmentation.ablation.cell", "albumentations"])
+    waiting, failed = list(runs), list[str]()
+    running: dict[str, tuple[Run, BaseProcess]] = {}
+    with tqdm(total=total, initial=total - len(runs), desc="ablate", unit="run", disable=None) as bar, _ended(running):
+        while waiting or running:
+            while waiting and len(running) < workers:
+                run = waiting.pop(0)
+                process = context.Process(target=_work, args=(run.folder,), name=run.id)
+                process.start()
+                running[run.id] = (run, process)
+            time.sleep(0.1)
+            for run, process in [pair for pair in running.values() if not pair[1].is_alive()]:
+                del running[run.id]
+                if process.exitcode:
+                    failed.append(f"{run.id}: {_reason(run.folder, process.exitcode)}")
+                bar.update()
+    return failed
+
+
+@contextmanager
+def _ended(running: dict[str, tuple[Run, BaseProcess]]) -> Iterator[None]:
+    """End the processes that are still running when the block is left by an interrupt."""
+    try:
+        yield
+    finally:
+        for _, process in running.values():
+            process.terminate()
+        for _, process in running.values():
+            process.join()
+
+
+def _work(folder: Path) -> None:
+    """Run one cell in a process of its own; what it prints goes to log.txt in its folder."""
+    log = (folder / "log.txt").open("w", buffering=1)
+    sys.stdout = sys.stderr = log
+    try:
+        run_cell(read_config(folder / "config.yaml"))
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        traceback.print_exc()
+        record = read_json(folder / "run.json")
+        write_json(folder / "run.json", record | {"state": "failed", "error": " ".join(str(error).split())})
+        sys.exit(1)
+
+
+def _reason(folder: Path, code: int) -> str:
+    """Say why a process ended, in one line."""
+    if code < 0:
+        what = "killed, which usually means too little memory" if code == -9 else f"ended by signal {-code}"
+        return f"{what}; see {folder / 'log.txt'}"
+    return str(read_json(folder / "run.json").get("error", f"see {folder / 'log.txt'}"))

@@ -1,0 +1,141 @@
+"""Prepared arrays on disk: memory-mapped, compressed, and named by the content that they were made from.
+
+The name of an entry is a hash over the bytes of the source files, the label rules and the preprocessing. A
+changed scan or a changed plan therefore never meets a stale entry, and an entry is never changed once it stands.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import blosc2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from segmentation.data.manifest import Case, Dataset
+from segmentation.data.transforms import Preprocessing
+from segmentation.runs import atomic_path, content_hash, file_hash, write_json
+from segmentation.scans import read_label_map, read_scan
+
+CACHE_VERSION = 1
+"""Raised whenever the same input would give other arrays."""
+
+VOXELS_PER_CLASS = 10_000
+"""At most this many foreground voxels of each class are remembered as places to cut patches."""
+
+
+def default_cache() -> Path:
+    """The user's cache folder."""
+    home = Path.home()
+    return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "skipseg"
+
+
+@dataclass(frozen=True)
+class CachedCase:
+    """One prepared case.
+
+    Attributes:
+        name: The case.
+        patient: Its patient.
+        folder: Where its arrays lie.
+    """
+
+    name: str
+    patient: str
+    folder: Path
+
+    def image(self, in_memory: bool = True) -> Any:
+        """Intensities in [0, 1] as float16, shape ``(C, *S)``: an array, or a memory-mapped one to slice."""
+        return _load(self.folder / "image.b2nd", in_memory)
+
+    def labels(self, in_memory: bool = True) -> Any:
+        """Class indices as uint8, shape ``(*S)``; K where voxels are to be ignored."""
+        return _load(self.folder / "labels.b2nd", in_memory)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays in memory."""
+        return sum(int(_load(self.folder / name, False).nbytes) for name in ("image.b2nd", "labels.b2nd"))
+
+    def foreground(self) -> list[NDArray[np.int32]]:
+        """Voxel coordinates of each foreground class that is present, shape ``(n, len(S))``."""
+        index = json.loads((self.folder / "case.json").read_text())
+        coordinates = _load(self.folder / "foreground.b2nd")
+        bounds = np.cumsum([0, *index["foreground"]])
+        return [coordinates[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True) if b > a]
+
+
+def cache_cases(dataset: Dataset, cases: Iterable[Case], preprocessing: Preprocessing, cache: Path) -> list[CachedCase]:
+    """Prepare ``cases`` into ``cache``, one at a time; what stands there already is used.
+
+    Raises:
+        SkipSegError: If a scan or label map cannot be read, or the two do not share a grid.
+        OSError: If the disk is full; finished cases stay.
+    """
+    listed = list(cases)
+    return [cache_case(dataset, case, preprocessing, cache) for case in tqdm(listed, "prepare", unit="case", disable=None)]
+
+
+def cache_case(dataset: Dataset, case: Case, preprocessing: Preprocessing, cache: Path) -> CachedCase:
+    """Prepare one labelled case, or find it prepared; see :func:`cache_cases`."""
+    files = [*case.images, *([case.label] if case.label else [])]
+    key = content_hash(
+        {
+            "version": CACHE_VERSION,
+            "files": [source_hash(path) for path in files],
+            "labels": dict(dataset.labels),
+            "remap": {str(stored): meant for stored, meant in dataset.label_remap.items()},
+            "preprocessing": preprocessing.to_plain(),
+        }
+    )
+    folder = cache / "arrays" / key[:2] / key[2:34]
+    cached = CachedCase(case.name, case.patient, folder)
+    if (folder / "case.json").exists():
+        return cached
+    scan = read_scan(case.images, channels=len(dataset.channel_names))
+    if case.label is None:
+        raise ValueError(f"case {case.name} has no label map to train on")
+    label_scan = read_label_map(case.label, like=scan, remap=dataset.label_remap)
+    image = preprocessing.image(scan).astype(np.float16)
+    labels = preprocessing.label_map(label_scan, len(dataset.classes))
+    places = [foreground_voxels(labels == value) for value in dataset.foreground.values()]
+    block = (1, *image.shape[1:]) if preprocessing.slice_axis is None else (1, 1, *image.shape[2:])
+    _store(folder / "image.b2nd", image, block)
+    _store(folder / "labels.b2nd", labels, block[1:])
+    _store(folder / "foreground.b2nd", np.concatenate(places) if places else np.zeros((0, labels.ndim), np.int32))
+    # Written last: an entry with case.json is whole.
+    write_json(folder / "case.json", {"case": case.name, "foreground": [len(place) for place in places]})
+    return cached
+
+
+def source_hash(path: Path) -> str:
+    """Hash the bytes of a file, or of every file of a folder in the order of their names."""
+    if path.is_dir():
+        return content_hash([file_hash(item) for item in sorted(path.iterdir()) if item.is_file()])
+    return file_hash(path)
+
+
+def foreground_voxels(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Coordinates of up to ``VOXELS_PER_CLASS`` voxels of ``mask``, shape ``(*S)``, evenly spread in scan order."""
+    found = np.flatnonzero(mask)
+    if len(found) > VOXELS_PER_CLASS:
+        found = found[np.linspace(0, len(found) - 1, VOXELS_PER_CLASS).astype(np.int64)]
+    return np.stack(np.unravel_index(found, mask.shape), axis=1).astype(np.int32)
+
+
+def _store(path: Path, array: NDArray[Any], block: Sequence[int] | None = None) -> None:
+    """Write ``array`` whole or not at all, compressed in chunks of ``block``."""
+    with atomic_path(path) as draft:
+        chunks = None if block is None or array.size == 0 else tuple(block)
+        parameters = {"codec": blosc2.Codec.LZ4HC, "clevel": 5, "nthreads": 1}
+        blosc2.asarray(np.ascontiguousarray(array), urlpath=str(draft), mode="w", chunks=chunks, cparams=parameters)
+
+
+def _load(path: Path, in_memory: bool = True) -> Any:
+    """Open an array that :func:`_store` wrote, and read all of it if asked."""
+    array = blosc2.open(str(path), mode="r", mmap_mode="r")
+    return array[...] if in_memory else array

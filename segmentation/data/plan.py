@@ -1,0 +1,286 @@
+"""plan.json: every choice that a dataset and a machine suggest, each with the reason why.
+
+The rules follow nnU-Net's (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z): spacing from the median,
+patch from the median size, depth from the patch. What differs is the budget, which here may be a CPU. The file
+is meant to be edited: a value changed by hand is used as it stands.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from segmentation import SkipSegError
+from segmentation.config import PlanSettings
+from segmentation.data.cache import default_cache
+from segmentation.data.check import CheckReport, check_dataset
+from segmentation.data.fingerprint import Fingerprint, take_fingerprint
+from segmentation.data.layouts import open_dataset
+from segmentation.data.manifest import Dataset
+from segmentation.data.transforms import Normalisation, Preprocessing
+from segmentation.runs import read_json, write_json
+
+Hardware = Literal["cpu", "cuda"]
+THICK = 2.0
+"""An axis whose spacing exceeds the finest by this factor is not pooled or convolved along until it no longer does."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One planned value and the reason for it."""
+
+    value: Any
+    why: str
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one training may cost on a kind of hardware.
+
+    Attributes:
+        voxels_2d, voxels_3d: Most voxels of a patch.
+        batch_2d, batch_3d: Patches in a step.
+        width_2d, width_3d: Channels at the finest level.
+        epochs, steps_per_epoch: Length of the training.
+        volume_limit: Volumes of more voxels than this are planned in slices.
+        name: The hardware in words.
+    """
+
+    voxels_2d: int
+    voxels_3d: int
+    batch_2d: int
+    batch_3d: int
+    width_2d: int
+    width_3d: int
+    epochs: int
+    steps_per_epoch: int
+    volume_limit: float
+    name: str
+
+
+BUDGETS: dict[Hardware, Budget] = {
+    "cpu": Budget(128**2, 56**3, 8, 2, 16, 16, 40, 50, 80**3, "a CPU"),
+    "cuda": Budget(512**2, 128**3, 12, 2, 32, 32, 250, 250, math.inf, "a GPU"),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Planned values by dotted setting name, and how scans are prepared.
+
+    Attributes:
+        choices: Setting name, such as ``"network.depth"``, to value and reason.
+        normalisation: One entry a channel, with the reason.
+        slice_axis: Canonical axis across the slices, for 2-D networks on volumes.
+        fingerprint: What the rules looked at.
+    """
+
+    choices: Mapping[str, Choice]
+    normalisation: Sequence[Normalisation]
+    normalisation_why: str
+    slice_axis: int
+    fingerprint: Fingerprint
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Setting name to value, for :func:`segmentation.config.fill`."""
+        return {name: choice.value for name, choice in self.choices.items()}
+
+    def preprocessing(self, dims: int, spacing_mm: Sequence[float], context_slices: int) -> Preprocessing:
+        """Describe the preparation of scans for a network of ``dims`` axes at ``spacing_mm``."""
+        sliced = dims == 2 and self.fingerprint.spatial_dims == 3
+        axis = self.slice_axis if sliced else None
+        context = context_slices if sliced else 0
+        return Preprocessing(dims, tuple(spacing_mm), axis, context, tuple(self.normalisation))
+
+    def write(self, path: Path) -> None:
+        """Write plan.json."""
+        content = {
+            "settings": {name: {"value": choice.value, "why": choice.why} for name, choice in self.choices.items()},
+            "normalisation": {"value": [vars(entry) for entry in self.normalisation], "why": self.normalisation_why},
+            "slice_axis": self.slice_axis,
+            "fingerprint": self.fingerprint.to_plain(),
+        }
+        write_json(path, content)
+
+    @classmethod
+    def read(cls, path: Path) -> "Plan":
+        """Read plan.json.
+
+        Raises:
+            SkipSegError: If the file is missing or is not a plan.
+        """
+        content = read_json(path)
+        try:
+            return cls(
+                {name: Choice(entry["value"], entry["why"]) for name, entry in content["settings"].items()},
+                [Normalisation(**entry) for entry in content["normalisation"]["value"]],
+                content["normalisation"]["why"],
+                content["slice_axis"],
+                Fingerprint.from_plain(content["fingerprint"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise SkipSegError(f"{path} is not a plan ({error}); make it anew with `skipseg plan`") from None
+
+
+def plan_dataset(settings: PlanSettings) -> tuple[Path, Plan]:
+    """Check a dataset, plan for it, and write the plan where ``train`` finds it.
+
+    Raises:
+        SkipSegError: If the dataset has errors, or ``dims`` does not suit it.
+        OSError: If plan.json cannot be written.
+    """
+    dataset, report = checked_dataset(settings.dataset, settings.cache)
+    plan = make_plan(take_fingerprint(dataset, report), hardware_of(settings.device), settings.dims)
+    path = settings.out or plan_path(settings.dataset)
+    plan.write(path)
+    return path, plan
+
+
+def checked_dataset(path: Path, cache: Path | None) -> tuple[Dataset, CheckReport]:
+    """Open a dataset and check it; a dataset with errors goes no further.
+
+    Raises:
+        SkipSegError: If there is no dataset, or the check finds errors; the message names the first.
+    """
+    dataset = open_dataset(path)
+    report = check_dataset(dataset, cache=cache or default_cache())
+    if report.errors:
+        more = f" (and {len(report.errors) - 1} more)" if len(report.errors) > 1 else ""
+        raise SkipSegError(f"{path} cannot be trained on: {report.errors[0].sentence}{more}; see `skipseg check`")
+    return dataset, report
+
+
+def plan_path(dataset: Path) -> Path:
+    """Where the plan of a dataset lies: in its folder, or beside its table."""
+    return dataset / "plan.json" if dataset.is_dir() else dataset.with_suffix(".plan.json")
+
+
+def hardware_of(device: str) -> Hardware:
+    """Kind of hardware that ``device`` stands for on this machine."""
+    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def make_plan(fingerprint: Fingerprint, hardware: Hardware, dims: int | None = None) -> Plan:
+    """Apply the rules.
+
+    Args:
+        fingerprint: Of the dataset.
+        hardware: What to plan for.
+        dims: Spatial axes of the network; chosen if not given.
+
+    Raises:
+        SkipSegError: If ``dims`` is 3 for pictures.
+    """
+    budget = BUDGETS[hardware]
+    spacing = fingerprint.target_spacing_mm
+    shape = [max(1, round(n * s / t)) for n, s, t in zip(fingerprint.shape, fingerprint.spacing_mm, spacing, strict=True)]
+    slice_axis = max(range(len(spacing)), key=lambda axis: (spacing[axis], axis))
+    dimension = choose_dims(fingerprint, shape, budget, dims)
+    network_axes = [axis for axis in range(len(shape)) if dimension.value == len(shape) or axis != slice_axis]
+    patch = choose_patch([shape[a] for a in network_axes], budget.voxels_2d if dimension.value == 2 else budget.voxels_3d)
+    patch_spacing = [spacing[a] for a in network_axes]
+    strides, kernels = choose_strides(patch, patch_spacing)
+    factors = [math.prod(axis) for axis in zip(*strides, strict=True)]
+    patch = [math.ceil(size / factor) * factor for size, factor in zip(patch, factors, strict=True)]
+    flat = dimension.value == 2
+    sliced = flat and fingerprint.spatial_dims == 3
+    choices = {
+        "data.dims": dimension,
+        "data.spacing_mm": Choice(list(spacing), "median of the dataset; across thick slices the finest tenth"),
+        "data.patch_size": Choice(
+            patch, f"the median scan has {shape} voxels at this spacing; cut to what {budget.name} can train, in multiples of {factors}"
+        ),
+        "data.batch_size": Choice(
+            budget.batch_2d if flat else budget.batch_3d, f"enough patches a step for {budget.name}"
+        ),
+        "data.context_slices": Choice(
+            1 if sliced else 0, "a slice is easier to read between its neighbours" if sliced else "no slices to stack"
+        ),
+        "network.depth": Choice(len(strides), "halve until the bottleneck is about 4 voxels wide, 5 times at most"),
+        "network.width": Choice(budget.width_2d if flat else budget.width_3d, f"usual for {budget.name}"),
+        "augment.flip_axes": choose_flips(fingerprint, network_axes),
+        "epochs": Choice(budget.epochs, f"{budget.epochs} x {budget.steps_per_epoch} steps are a fair length on {budget.name}"),
+        "steps_per_epoch": Choice(budget.steps_per_epoch, "an epoch is the unit of validation and of resuming"),
+        "tolerance_mm": Choice(round(max(fingerprint.spacing_mm), 3), "the largest voxel spacing: finer differences are not in the data"),
+    }  # fmt: skip
+    normalisation, why = fingerprint.normalisation()
+    return Plan(choices, normalisation, why, slice_axis, fingerprint)
+
+
+def choose_dims(fingerprint: Fingerprint, shape: Sequence[int], budget: Budget, dims: int | None) -> Choice:
+    """Pictures and large volumes on a small budget are segmented in 2-D, everything else in 3-D."""
+    if dims == 3 and fingerprint.spatial_dims == 2:
+        raise SkipSegError("dims 3 was asked for, but the dataset holds pictures; use 2")
+    if dims:
+        return Choice(dims, "asked for")
+    if fingerprint.spatial_dims == 2:
+        return Choice(2, "the dataset holds pictures")
+    voxels = math.prod(shape)
+    if voxels > budget.volume_limit:
+        return Choice(2, f"the median volume has {voxels} voxels: too many for 3-D training on {budget.name}, so slices")
+    return Choice(3, f"the median volume has {voxels} voxels, which {budget.name} can train in 3-D")
+
+
+def choose_patch(shape: Sequence[int], voxels: int) -> list[int]:
+    """Shrink the longest axes of ``shape`` until the patch has at most ``voxels`` voxels.
+
+    Examples:
+        >>> choose_patch([300, 200], 128**2), choose_patch([36, 50, 35], 64**3)
+        ([128, 128], [36, 50, 35])
+    """
+    patch = list(shape)
+    while math.prod(patch) > voxels:
+        longest = max(patch)
+        rest = [size for size in patch if size < longest]
+        even = (voxels / math.prod(rest)) ** (1 / (len(patch) - len(rest)))
+        target = max(int(even + 1e-9), max(rest, default=1))
+        patch = [target if size == longest else size for size in patch]
+        if target == longest:
+            break
+    return patch
+
+
+def choose_strides(patch: Sequence[int], spacing_mm: Sequence[float]) -> tuple[list[list[int]], list[list[int]]]:
+    """Halve each axis while its half keeps 4 voxels and its spacing is not much coarser than the finest.
+
+    Args:
+        patch: Voxels of the patch.
+        spacing_mm: Spacing of its axes.
+
+    Returns:
+        Strides of each step down (at least one, at most 5), and kernel sizes of each level, of which there is
+        one more. A kernel is 1 along an axis that is still too thick to look along.
+
+    Examples:
+        >>> choose_strides([32, 32, 8], [1.0, 1.0, 3.0])
+        ([[2, 2, 1], [2, 2, 2], [2, 2, 1]], [[3, 3, 1], [3, 3, 3], [3, 3, 3], [3, 3, 3]])
+    """
+    size, spacing = list(patch), list(spacing_mm)
+    strides: list[list[int]] = []
+    kernels: list[list[int]] = []
+    for _ in range(5):
+        finest = min(spacing)
+        kernels.append([1 if s > THICK * finest else 3 for s in spacing])
+        steps = [2 if n >= 8 and s <= THICK * finest else 1 for n, s in zip(size, spacing, strict=True)]
+        if max(steps) == 1:
+            break
+        strides.append(steps)
+        size = [math.ceil(n / step) for n, step in zip(size, steps, strict=True)]
+        spacing = [s * step for s, step in zip(spacing, steps, strict=True)]
+    if len(kernels) == len(strides):
+        kernels.append([3] * len(size))
+    if not strides:
+        return [[2] * len(size)], [[3] * len(size)] * 2
+    return strides, kernels
+
+
+def choose_flips(fingerprint: Fingerprint, network_axes: Sequence[int]) -> Choice:
+    """Mirror pictures along both axes; mirror volumes left to right alone, as bodies have an up and a front."""
+    if fingerprint.spatial_dims == 2:
+        return Choice([0, 1], "a picture seen in a mirror is as likely as the picture itself")
+    left_right = [index for index, axis in enumerate(network_axes) if axis == 0]
+    return Choice(left_right, "bodies are about symmetric from left to right, and not from front to back or top to bottom")

@@ -1,0 +1,74 @@
+"""Overlays of the cases that went worst."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from segmentation import SkipSegError
+from segmentation.evaluation.overlays import write_overlay
+from segmentation.evaluation.pairs import CasePair, read_pair
+from segmentation.evaluation.summary import case_dice
+from segmentation.scans import Scan, read_scan, same_grid, to_canonical
+
+
+def draw_worst(
+    pairs: Sequence[CasePair],
+    rows_of: Mapping[str, Sequence[Mapping[str, Any]]],
+    out: Path,
+    ignore_label: int | None,
+    most: int,
+) -> list[str]:
+    """Draw the cases with the lowest mean Dice as ``RANK_CASE.png``; earlier overlays in the folder are removed.
+
+    Args:
+        pairs: What was compared.
+        rows_of: Case to its rows of scores; cases without any Dice are not drawn.
+        out: Folder of the overlays.
+        ignore_label: Value in the references of voxels that are left out; None for none.
+        most: How many cases to draw.
+
+    Returns:
+        Warnings: one sentence for each scan that could not be shown below the masks.
+    """
+    for earlier in out.glob("[0-9][0-9]_*.png"):
+        earlier.unlink()
+    dice = {pair.case: score for pair in pairs if (score := case_dice(rows_of[pair.case])) is not None}
+    scored = sorted((pair for pair in pairs if pair.case in dice), key=lambda pair: (dice[pair.case], pair.case))
+    warnings: list[str] = []
+    for rank, pair in enumerate(tqdm(scored[:most], desc="Drawing", unit="case", disable=None), start=1):
+        prediction, reference = (to_canonical(label_map) for label_map in read_pair(pair))
+        try:
+            image = _image(pair, reference)
+        except SkipSegError as error:
+            warnings.append(f"the overlay of {pair.case} shows no scan: {error}")
+            image = None
+        annotated = reference.array[0] != ignore_label if ignore_label is not None else np.bool_(True)
+        write_overlay(
+            out / f"{rank:02}_{pair.case}.png",
+            image,
+            prediction.array[0] * annotated,
+            reference.array[0] * annotated,
+            reference.spacing_mm,
+            title=_title(pair.case, rows_of[pair.case]),
+        )
+    return warnings
+
+
+def _image(pair: CasePair, reference: Scan) -> NDArray[Any] | None:
+    """The scan of a case in canonical orientation, shape ``(C, *S)``; None if the case names none."""
+    if not pair.images:
+        return None
+    scan = to_canonical(read_scan(pair.images))
+    if difference := same_grid(scan, reference):
+        raise SkipSegError(f"scan and reference differ in {difference}")
+    return scan.array
+
+
+def _title(case: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Case and Dice of each class, nothing else: no path and no patient."""
+    scores = [f"{row['class']} {row['dice']:.3f}" for row in rows if row["dice"] == row["dice"]]
+    return f"{case}   Dice: {', '.join(scores)}"

@@ -1,0 +1,27 @@
+"""Scans: reading and writing images and label maps with their geometry."""
+
+from segmentation.scans.dicom import read_series
+from segmentation.scans.files import file_ending, find_scans, read_label_map, read_scan, scan_geometry, write_label_map
+from segmentation.scans.geometry import from_canonical, same_grid, to_canonical
+from segmentation.scans.rtstruct import read_rtstruct, roi_names
+from segmentation.scans.scan import Grid, Scan
+from segmentation.scans.series import Series, list_series
+
+__all__ = [
+    "Grid",
+    "Scan",
+    "Series",
+    "file_ending",
+    "find_scans",
+    "from_canonical",
+    "list_series",
+    "read_label_map",
+    "read_rtstruct",
+    "read_scan",
+    "read_series",
+    "roi_names",
+    "same_grid",
+    "scan_geometry",
+    "to_canonical",
+    "write_label_map",
+]

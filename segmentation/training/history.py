@@ -1,0 +1,115 @@
+"""What happened in each epoch: the table metrics.csv, the best weights, early stopping, the progress bar.
+
+The history travels inside the checkpoint and metrics.csv is written anew from it after each epoch, so that an
+interrupted epoch leaves no trace in the table.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from tqdm import tqdm
+
+from segmentation.model.storage import save_weights
+from segmentation.runs import write_csv
+from segmentation.training.task import SegmentationTask
+
+
+class History(pl.Callback):
+    """Record each epoch, keep the best weights, and stop when nothing improves any more.
+
+    Args:
+        folder: Run folder, for ``metrics.csv`` and ``best.safetensors``.
+        class_names: Foreground classes, for the columns.
+        patience: Epochs without improvement before stopping; 0 never stops.
+    """
+
+    def __init__(self, folder: Path, class_names: list[str], patience: int) -> None:
+        self.folder = folder
+        self.class_names = class_names
+        self.patience = patience
+        self.rows: list[dict[str, Any]] = []
+        self.best_dice = -math.inf
+        self.best_epoch = -1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data for the checkpoint."""
+        return {"rows": self.rows, "best_dice": self.best_dice, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self.rows = list(state_dict["rows"])
+        self.best_dice = state_dict["best_dice"]
+        self.best_epoch = state_dict["best_epoch"]
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the epoch down, keep its weights if they are the best, stop if it is time."""
+        assert isinstance(pl_module, SegmentationTask)
+        row: dict[str, Any] = {
+            "epoch": trainer.current_epoch,
+            "step": trainer.global_step,
+            "learning_rate": float(f"{trainer.optimizers[0].param_groups[0]['lr']:.6g}"),
+            "train_loss": mean(pl_module.train_losses),
+        }
+        if pl_module.val_losses:
+            scores = pl_module.validation_dice()
+            row |= {"val_loss": mean(pl_module.val_losses), "val_dice": round(nan_mean(scores), 6)}
+            row |= {f"val_dice_{name}": round(dice, 6) for name, dice in zip(self.class_names, scores, strict=True)}
+            if row["val_dice"] > self.best_dice:
+                self.best_dice, self.best_epoch = row["val_dice"], trainer.current_epoch
+                save_weights(self.folder / "best.safetensors", pl_module.final_weights())
+        self.rows.append(row)
+        write_csv(self.folder / "metrics.csv", self.rows, list(row))
+        if self.patience and self.best_epoch >= 0 and trainer.current_epoch - self.best_epoch >= self.patience:
+            trainer.should_stop = True
+
+
+class ProgressBar(pl.Callback):
+    """One bar over the whole training, with the time left, on a terminal only.
+
+    Args:
+        steps_per_epoch: Optimiser steps in an epoch.
+    """
+
+    def __init__(self, steps_per_epoch: int) -> None:
+        self.steps_per_epoch = steps_per_epoch
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the bar, at the step that a resumed training has reached."""
+        total = (trainer.max_epochs or 0) * self.steps_per_epoch
+        self.bar = tqdm(total=total, initial=trainer.global_step, desc="train", unit="step", disable=None)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
+        """Advance."""
+        self.bar.update()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the last losses and scores."""
+        assert isinstance(pl_module, SegmentationTask)
+        shown = {"loss": mean(pl_module.train_losses)}
+        if pl_module.val_losses:
+            shown["dice"] = nan_mean(pl_module.validation_dice())
+        self.bar.set_postfix({name: f"{value:.3f}" for name, value in shown.items()})
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the bar."""
+        self.bar.close()
+
+
+def mean(losses: list[torch.Tensor]) -> float:
+    """Mean of scalar losses, to 6 digits, computed in one fixed order."""
+    return float(f"{torch.stack(losses).double().mean().item():.6g}")
+
+
+def nan_mean(scores: list[float]) -> float:
+    """Mean of the scores that are defined; nan if none is.
+
+    Examples:
+        >>> nan_mean([0.5, float("nan"), 1.0]), nan_mean([float("nan")])
+        (0.75, nan)
+    """
+    defined = [score for score in scores if not math.isnan(score)]
+    return float(np.mean(defined)) if defined else math.nan

@@ -1,0 +1,122 @@
+"""Losses on logits; voxels with the ignore label count for nothing, and everything is computed in float32."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+LossName = Literal["dice_ce", "dice", "ce", "focal", "tversky", "dice_focal"]
+Loss = Callable[[Tensor, Tensor], Tensor]
+SMOOTH = 1e-5
+"""Keeps the quotient of an overlap loss defined where a class is absent from batch and prediction."""
+
+
+def overlap_loss(logits: Tensor, labels: Tensor, alpha: float, beta: float) -> Tensor:
+    """One minus the Tversky index of the softmax, averaged over foreground classes (Salehi et al. 2017, arXiv:1706.05721).
+
+    Sums run over the whole batch, so that a patch without a class does not decide alone. With
+    ``alpha = beta = 0.5`` this is the soft Dice loss (Milletari et al. 2016, arXiv:1606.04797).
+
+    Args:
+        logits: Shape ``(B, K, *S)``.
+        labels: Class indices, shape ``(B, *S)``; an index of K or more is ignored.
+        alpha: Weight of false positives.
+        beta: Weight of false negatives.
+
+    Returns:
+        Scalar in [0, 1].
+
+    Examples:
+        >>> labels = torch.tensor([[0, 1, 1]])
+        >>> certain = 50 * torch.tensor([[[1.0, 0, 0], [0, 1, 1]]])
+        >>> round(overlap_loss(certain, labels, 0.5, 0.5).item(), 4)
+        0.0
+    """
+    classes = logits.shape[1]
+    counted = (labels < classes).unsqueeze(1)
+    probabilities = logits.float().softmax(dim=1) * counted
+    target = functional.one_hot(labels.clamp(max=classes - 1), classes).movedim(-1, 1) * counted
+    axes = (0, *range(2, logits.ndim))
+    overlap = (probabilities * target).sum(axes)[1:]
+    false_positive = probabilities.sum(axes)[1:] - overlap
+    false_negative = target.sum(axes)[1:] - overlap
+    index = (overlap + SMOOTH) / (overlap + alpha * false_positive + beta * false_negative + SMOOTH)
+    return 1 - index.mean()
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, focus: float = 0.0) -> Tensor:
+    """Mean cross-entropy over the voxels that count; with ``focus`` > 0 the focal loss (Lin et al. 2017, arXiv:1708.02002).
+
+    Args:
+        logits: Shape ``(B, K, *S)``.
+        labels: Class indices, shape ``(B, *S)``; an index of K or more is ignored.
+        focus: Exponent gamma of ``(1 - p)^gamma``, which plays down voxels that are already right.
+
+    Returns:
+        Scalar; 0 if every voxel is ignored.
+
+    Examples:
+        >>> round(cross_entropy(torch.zeros(1, 2, 3), torch.tensor([[0, 1, 2]])).item(), 4)
+        0.6931
+    """
+    classes = logits.shape[1]
+    counted = labels < classes
+    loss = functional.cross_entropy(logits.float(), labels.clamp(max=classes - 1), reduction="none")
+    if focus:
+        loss = loss * (1 - torch.exp(-loss)) ** focus
+    return (loss * counted).sum() / counted.sum().clamp(min=1)
+
+
+def build_loss(name: LossName) -> Loss:
+    """Choose a loss of logits, shape ``(B, K, *S)``, and labels, shape ``(B, *S)``.
+
+    ``dice_ce`` is the sum of soft Dice and cross-entropy, ``tversky`` weighs misses (0.7) over false alarms (0.3).
+
+    Raises:
+        ValueError: If ``name`` is unknown.
+    """
+
+    def dice(logits: Tensor, labels: Tensor) -> Tensor:
+        return overlap_loss(logits, labels, 0.5, 0.5)
+
+    def focal(logits: Tensor, labels: Tensor) -> Tensor:
+        return cross_entropy(logits, labels, focus=2.0)
+
+    match name:
+        case "dice":
+            return dice
+        case "ce":
+            return cross_entropy
+        case "focal":
+            return focal
+        case "tversky":
+            return lambda logits, labels: overlap_loss(logits, labels, 0.3, 0.7)
+        case "dice_ce":
+            return lambda logits, labels: dice(logits, labels) + cross_entropy(logits, labels)
+        case "dice_focal":
+            return lambda logits, labels: dice(logits, labels) + focal(logits, labels)
+        case _:
+            raise ValueError(f"unknown loss {name!r}")
+
+
+def deep_loss(loss: Loss, outputs: Sequence[Tensor], labels: Tensor) -> Tensor:
+    """Weigh the loss at each supervised level by 1, 1/2, 1/4, ... and divide by the sum of weights.
+
+    Args:
+        loss: Loss of one level.
+        outputs: Logits, finest first, shapes ``(B, K, *S_level)``.
+        labels: Class indices at the finest level, shape ``(B, *S)``; taken by nearest neighbour at the others.
+
+    Returns:
+        Scalar.
+    """
+    total = torch.zeros((), device=labels.device)
+    weight_sum = 0.0
+    for level, logits in enumerate(outputs):
+        size = list(logits.shape[2:])
+        target = labels if level == 0 else functional.interpolate(labels[:, None].float(), size)[:, 0].long()
+        total = total + loss(logits, target) / 2**level
+        weight_sum += 1 / 2**level
+    return total / weight_sum

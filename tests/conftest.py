@@ -1,0 +1,111 @@
+"""What all tests share: one thread, a cache folder of their own, and a dataset made on the spot."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before numpy and torch load; commands that tests start inherit it
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import settings
+from numpy.typing import NDArray
+from PIL import Image
+
+from segmentation.data.manifest import Case, Dataset, write_dataset
+
+# The same examples in every run, and no verdict on how busy the machine is.
+settings.register_profile("skipseg", derandomize=True, deadline=None)
+settings.load_profile("skipseg")
+
+ROOT = Path(__file__).parents[1]
+AFFINE = np.array([[-0.9, 0.1, 0, 40], [0.1, 0.9, 0, -30], [0, 0, 2.5, 7], [0, 0, 0, 1]])
+"""Voxel to world of the volumes: oblique, anisotropic, first axis towards the left."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Cache folder of this session: tests neither read nor fill the user's."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of public datasets beside the repository, for slow tests on real scans."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no folder of public datasets beside the repository")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_dataset() -> Callable[..., Dataset]:
+    """Function that writes a dataset in our layout: :func:`_write_dataset`."""
+    return _write_dataset
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Six PNG pictures of three patients; read only, make your own with ``make_dataset`` to change it."""
+    return _write_dataset(tmp_path_factory.mktemp("pictures"), dims=2)
+
+
+@pytest.fixture(scope="session")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Six NIfTI volumes of three patients; read only, make your own with ``make_dataset`` to change it."""
+    return _write_dataset(tmp_path_factory.mktemp("volumes"), dims=3)
+
+
+def _write_dataset(folder: Path, dims: int, patients: int = 3, cases_each: int = 2, seed: int = 0) -> Dataset:
+    """Write cases of odd and differing sizes with two nested structures: an organ, and a lesion inside it."""
+    rng = np.random.default_rng(seed)
+    ending = ".png" if dims == 2 else ".nii.gz"
+    cases: list[Case] = []
+    for number in range(patients * cases_each):
+        name, patient = f"case_{number:02}", f"patient_{number // cases_each}"
+        size = (49 + 2 * number, 67) if dims == 2 else (25 + 2 * number, 29, 13)
+        image, label = _organ_with_lesion(size, rng)
+        image_path = folder / "imagesTr" / f"{name}_0000{ending}"
+        label_path = folder / "labelsTr" / f"{name}{ending}"
+        _write(image_path, image)
+        _write(label_path, label)
+        cases.append(Case(name, (image_path,), label_path, patient, stratum=("a", "b")[number // cases_each % 2]))
+    dataset = Dataset(
+        name="tiny",
+        root=folder,
+        spatial_dims=dims,
+        channel_names=("gray",) if dims == 2 else ("CT",),
+        labels={"background": 0, "organ": 1, "lesion": 2},
+        cases=tuple(cases),
+        licence="CC0-1.0",
+        source="made by the tests",
+    )
+    write_dataset(dataset, ending)
+    return dataset
+
+
+def _organ_with_lesion(size: tuple[int, ...], rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Image and label map, both of shape ``size``: a bright ellipsoid, a brighter one inside it, and noise."""
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, voxels) for voxels in size), indexing="ij"))
+    centre = rng.uniform(-0.2, 0.2, (len(size),) + (1,) * len(size))
+    distance = np.linalg.norm(grid - centre, axis=0)
+    label = (distance < 0.6).astype(np.uint8) + (distance < 0.3)
+    return (60 + 70 * label + rng.normal(0, 8, size)).astype(np.uint8), label.astype(np.uint8)
+
+
+def _write(path: Path, array: NDArray[np.uint8]) -> None:
+    """Write ``array``, shape ``(*S)``, as PNG or NIfTI by the file's ending."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".png":
+        Image.fromarray(array).save(path)
+    else:
+        nib.Nifti1Image(array.astype(np.int16), AFFINE).to_filename(path)

@@ -1,0 +1,135 @@
+import gzip
+import io
+import stat
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from data_prep.archive import locate, opened, unpack
+from segmentation import SkipSegError
+
+ESCAPES = ["../evil.txt", "/evil.txt", "a/../../evil.txt", "..\\evil.txt", "C:\\evil.txt"]
+
+
+def write_zip(path: Path, *names: str) -> Path:
+    with zipfile.ZipFile(path, "w") as bundle:
+        for name in names:
+            bundle.writestr(name, f"content of {name}")
+    return path
+
+
+def write_tar(path: Path, *names: str) -> Path:
+    with tarfile.open(path, "w:gz") as bundle:
+        for name in names:
+            content = f"content of {name}".encode()
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            bundle.addfile(member, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize("write", [write_zip, write_tar])
+def test_unpacks_plain_files_whatever_the_ending(tmp_path, tree, write):
+    archive = write(tmp_path / "archive.dat", "top.txt", "deep/er/file.txt")
+    unpack(archive, tmp_path / "out")
+    assert tree(tmp_path / "out") == {n: f"content of {n}".encode() for n in ("deep/er/file.txt", "top.txt")}
+
+
+@pytest.mark.parametrize("write", [write_zip, write_tar])
+def test_unpacks_only_the_folder_asked_for(tmp_path, tree, write):
+    archive = write(tmp_path / "archive.dat", "code/run.py", "data/one.txt", "database.txt")
+    unpack(archive, tmp_path / "out", only="data")
+    assert list(tree(tmp_path / "out")) == ["data/one.txt"]
+
+
+@pytest.mark.parametrize("write", [write_zip, write_tar])
+@pytest.mark.parametrize("name", ESCAPES)
+def test_refuses_a_member_that_leaves_the_folder(tmp_path, write, name):
+    archive = write(tmp_path / "archive.dat", "fine.txt", name)
+    with pytest.raises(SkipSegError, match="outside its folder"), opened(archive, tmp_path / "inner" / "out"):
+        pass
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["archive.dat"]
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+def test_refuses_links_and_devices_in_a_tar(tmp_path, kind):
+    with tarfile.open(tmp_path / "a.tar", "w") as bundle:
+        member = tarfile.TarInfo("link")
+        member.type, member.linkname = kind, "/etc/passwd"
+        bundle.addfile(member)
+    with pytest.raises(SkipSegError, match="a link or device"):
+        unpack(tmp_path / "a.tar", tmp_path / "out")
+
+
+def test_refuses_a_link_in_a_zip(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as bundle:
+        member = zipfile.ZipInfo("link")
+        member.external_attr = (stat.S_IFLNK | 0o777) << 16
+        bundle.writestr(member, "/etc/passwd")
+    with pytest.raises(SkipSegError, match="a link or device"):
+        unpack(tmp_path / "a.zip", tmp_path / "out")
+
+
+def test_refuses_what_is_no_archive(tmp_path):
+    (tmp_path / "a.zip").write_text("<html>404</html>")
+    with pytest.raises(SkipSegError, match="neither a folder nor a zip or tar archive"):
+        unpack(tmp_path / "a.zip", tmp_path / "out")
+
+
+def damage(path: Path, how: str) -> None:
+    content = path.read_bytes()
+    if how == "changed":
+        content = content[:45] + bytes([content[45] ^ 255]) + content[46:]
+    elif how == "cut":
+        content = content[: len(content) * 2 // 3]
+    elif how == "cut at the end":
+        content = content[:-20]
+    elif how == "cut between members":  # of a plain tar: a header and a block of content each
+        with tarfile.open(path) as bundle:
+            members = bundle.getmembers()
+        content = gzip.decompress(content)[: members[1].offset]
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("write", "how"),
+    [
+        (write_zip, "changed"),
+        (write_tar, "changed"),
+        (write_tar, "cut"),
+        (write_tar, "cut at the end"),
+        (write_tar, "cut between members"),
+    ],
+)
+def test_refuses_a_damaged_archive_and_leaves_nothing(tmp_path, write, how):
+    damage(write(tmp_path / "a.dat", "one.txt", "two.txt"), how)
+    with pytest.raises(SkipSegError, match="damaged"), opened(tmp_path / "a.dat", tmp_path / "out"):
+        pass
+    assert [p.name for p in tmp_path.iterdir()] == ["a.dat"]
+
+
+def test_a_folder_is_read_in_place_and_a_copy_is_removed(tmp_path):
+    with opened(tmp_path, tmp_path / "out") as folder:
+        assert folder == tmp_path
+    archive = write_zip(tmp_path / "a.zip", "one.txt")
+    with opened(archive, tmp_path / "out") as folder:
+        assert (folder / "one.txt").is_file()
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]
+
+
+def test_refuses_a_source_that_does_not_exist(tmp_path):
+    with pytest.raises(SkipSegError, match="does not exist"), opened(tmp_path / "no", tmp_path / "out"):
+        pass
+
+
+@pytest.mark.parametrize("depth", ["", "one", "one/two"])
+def test_locates_a_marker_two_folders_deep(tmp_path, depth):
+    (tmp_path / depth / "images").mkdir(parents=True)
+    assert locate(tmp_path, ["manifest.csv", "images"], "") == (tmp_path / depth, "images")
+
+
+def test_names_the_layout_when_no_marker_is_found(tmp_path):
+    with pytest.raises(SkipSegError, match=r"none of images; expected pictures in images"):
+        locate(tmp_path, ["images"], "pictures in images")

@@ -1,0 +1,217 @@
+"""report.html: one offline file that holds what it must and that no name can break."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from segmentation import SkipSegError
+from segmentation.metrics.policy import POLICY
+from segmentation.report.page import render, write_report
+from segmentation.report.read import read_study
+from segmentation.report.results import build_results
+
+VOID = {"meta", "br", "img", "link", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Collects elements and checks that they are closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.links, self.ids, self.text = [], [], [], set(), []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        for name, value in attrs:
+            assert not name.startswith("on"), f"<{tag}> has a script attribute {name}"
+            if name in {"src", "href", "data", "action", "xlink:href"}:
+                self.links.append(value)
+            if name == "id":
+                assert value not in self.ids, f"id {value} is used twice"
+                self.ids.add(value)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def read_page(path):
+    page = Page(path.read_text(encoding="utf-8"))
+    assert page.open == []
+    return page
+
+
+@pytest.fixture
+def page_of(study_writer, tmp_path):
+    def make(**options):
+        return write_report(study_writer(tmp_path / "study", **options))
+
+    return make
+
+
+def test_the_page_is_whole_and_loads_nothing(page_of):
+    path = page_of()
+    page = read_page(path)
+    assert path.name == "report.html"
+    assert "script" not in page.tags
+    assert all(link.startswith(("#", "data:image/png;base64,")) for link in page.links)
+    assert {link[1:] for link in page.links if link.startswith("#")} <= page.ids
+    text = path.read_text()
+    assert "default-src 'none'" in text
+    assert not re.search(r"https?:|@import|url\(", text)
+
+
+def test_the_page_shows_what_the_study_is_about(page_of):
+    text = " ".join(read_page(page_of()).text)
+    for wanted in (
+        "Skip connections on lung tumours",
+        "Do concatenated long skip connections help on these scans?",
+        "Inconclusive",
+        "at least 6 are needed",
+        "not how accurate it is",
+        "482 k",
+        "449 k",
+        "Surface Dice at 2 mm",
+        "HD95, mm",
+        "declared",
+        "CC BY-NC 3.0",
+        "Keep this notice.",
+        "Somebody et al. 2014",
+        "ef" * 32,
+        "cd" * 32,
+        "leave one patient out",
+        "network.long_skip",
+        "12.6 min",
+        "913 MB",
+    ):
+        assert wanted in text, wanted
+
+
+def test_every_table_of_scores_carries_the_policy(page_of):
+    text = page_of(conditions=("concat", "add", "none"), classes=("anterior", "posterior")).read_text()
+    chapters = text.split("<section ")
+    for name in ("result", "patients", "differences", "measures"):
+        chapter = next(part for part in chapters if part.startswith(f'id="{name}"'))
+        assert chapter.count("<table") == chapter.count(POLICY.replace("'", "&#39;")) > 0
+
+
+def test_the_page_hides_where_the_study_lies(page_of, tmp_path):
+    text = page_of(skip=("c1-f3-s0",)).read_text()
+    assert str(tmp_path) not in text
+    assert "/secret" not in text
+
+
+def test_a_partial_study_lists_what_is_missing(page_of):
+    text = " ".join(read_page(page_of(skip=("c1-f3-s0", "c1-f2-s0"))).text)
+    assert "6 of 8 runs have finished" in text
+    assert "c1-f3-s0" in text
+    assert "not started" in text
+    assert "rest on different cases" in text
+
+
+def test_a_study_before_its_first_run_gives_a_page(page_of):
+    runs = tuple(f"c{c}-f{f}-s0" for c in range(2) for f in range(4))
+    text = " ".join(read_page(page_of(skip=runs)).text)
+    assert "No result" in text
+    assert "0 of 8 runs have finished" in text
+
+
+def test_one_condition_alone_gives_a_page(page_of):
+    text = " ".join(read_page(page_of(conditions=("none",), contrasts=())).text)
+    assert "One condition alone" in text
+
+
+def test_without_a_declared_contrast_all_is_exploratory(page_of):
+    text = " ".join(read_page(page_of(contrasts=())).text)
+    assert "No contrast was declared" in text
+
+
+def test_many_conditions_patients_seeds_and_classes_give_a_page(page_of):
+    names = tuple(f"arm {i}" for i in range(9))
+    path = page_of(
+        conditions=names,
+        patients=14,
+        folds=2,
+        seeds=(0, 7),
+        classes=("a", "b", "c"),
+        contrasts=(("arm 0", "arm 3"), ("arm 1", "arm 2")),
+    )
+    text = " ".join(read_page(path).text)
+    assert "shared equally by 2 declared contrasts" in text
+
+
+def test_a_run_folder_is_reported_alone(run_writer, tmp_path):
+    run_writer(tmp_path / "run", {"case_7": "p7", "case_9": "p9"})
+    path = write_report(tmp_path / "run")
+    text = " ".join(read_page(path).text)
+    assert "SkipSeg run report" in text
+    assert "case_9" in text
+    assert (tmp_path / "run" / "results.json").is_file()
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "{{ 7 * 7 }}",
+    "'; --",
+    "a\x1b[2J\u202eb",
+    "&amp;",
+]
+
+
+def test_hostile_names_stay_text(study_writer, run_writer, tmp_path):
+    evil = HOSTILE[0]
+    folder = study_writer(
+        tmp_path / "study",
+        conditions=(evil, HOSTILE[1]),
+        contrasts=((evil, HOSTILE[1]),),
+        classes=(HOSTILE[2], HOSTILE[0]),
+        name=evil + HOSTILE[4],
+        question=HOSTILE[1],
+        split={"method": evil, "hash": evil},
+        dataset={"name": evil, "licence": HOSTILE[1], "notice": evil, "citation": HOSTILE[3], "labels": {evil: 1}},
+    )
+    cases = {name: name for name in HOSTILE if "\x1b" not in name}
+    run_writer(folder / "runs" / "c0-f0-s0", cases, condition=evil, classes=(evil,))
+    run_writer(folder / "runs" / "c1-f0-s0", cases, condition=HOSTILE[1], classes=(evil,))
+    path = write_report(folder)
+    page = read_page(path)
+    text = path.read_text(encoding="utf-8")
+    assert "script" not in page.tags
+    assert page.tags.count("img") == text.count("data:image/png;base64,")
+    assert evil in "".join(page.text)
+    assert "{{ 7 * 7 }}" in "".join(page.text)
+    assert not set("\x1b\u202e") & set(text)
+
+
+def test_overlays_stop_at_the_limit_and_must_be_png(study_writer, tmp_path):
+    folder = study_writer(tmp_path / "study")
+    for number, picture in enumerate(sorted(folder.glob("runs/*/evaluation/overlays/*.png"))):
+        if number == 0:
+            picture.write_text("<svg onload='alert(1)'/>")
+        else:
+            Image.effect_noise((700, 700), 90).convert("RGB").save(picture)
+    path = write_report(folder)
+    page = read_page(path)
+    assert path.stat().st_size < 5_000_000
+    assert 0 < page.tags.count("img") < 12
+    assert "onload" not in path.read_text()
+
+
+def test_the_same_study_gives_the_same_page(study_writer, tmp_path):
+    study = read_study(study_writer(tmp_path / "study"))
+    assert render(study, build_results(study)) == render(study, build_results(study))
+
+
+def test_a_folder_that_is_no_study_is_refused(tmp_path):
+    with pytest.raises(SkipSegError, match=r"neither study\.json nor run\.json"):
+        write_report(tmp_path)
+    assert list(tmp_path.iterdir()) == []

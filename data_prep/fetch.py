@@ -2,7 +2,6 @@
 
 import hashlib
 import http.client
-import os
 import shutil
 import subprocess
 import sys
@@ -13,15 +12,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 from segmentation import SkipSegError
-from segmentation.runs import file_hash
+from segmentation.runs import file_hash, user_cache
 
 _BLOCK = 1 << 20
 
 
 def cache_folder() -> Path:
     """Folder for fetched files: ``skipseg/downloads`` in the user's cache."""
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "skipseg" / "downloads"
+    return user_cache() / "downloads"
 
 
 def check_sum(file: Path, algorithm: str, expected: str) -> None:

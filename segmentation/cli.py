@@ -40,12 +40,11 @@ def _prepare(settings: Any) -> int:
 
 
 def _check(settings: Any) -> int:
-    from segmentation.data.cache import default_cache
     from segmentation.data.check import check_dataset
     from segmentation.data.layouts import open_dataset
-    from segmentation.runs import write_json
+    from segmentation.runs import user_cache, write_json
 
-    report = check_dataset(open_dataset(settings.dataset), cache=settings.cache or default_cache())
+    report = check_dataset(open_dataset(settings.dataset), cache=(settings.cache or user_cache()) / "checks")
     print(report.text())
     if settings.json:
         write_json(settings.json, report.to_plain())
@@ -118,7 +117,7 @@ def _doctor(settings: Any) -> int:
 
 COMMANDS: dict[str, Command] = {
     "prepare": Command("turn a public source into a dataset folder", "PrepareSettings", ("name",), _prepare),
-    "check": Command("look for everything in a dataset that would spoil a training", "CheckSettings", ("dataset",), _check),
+    "check": Command("look for all that would spoil a training", "CheckSettings", ("dataset",), _check),
     "plan": Command("choose resolution, patch, network and length for a dataset", "PlanSettings", ("dataset",), _plan),
     "train": Command("train a network and score it on the patients left out", "TrainSettings", ("dataset",), _train),
     "predict": Command("segment scans with a trained network", "PredictSettings", (), _predict),

@@ -152,9 +152,9 @@ def _disk() -> Finding:
 
 def _cache() -> Finding:
     """The folder that holds prepared arrays and downloads."""
-    from segmentation.data.cache import default_cache  # loads torch, as above
+    from segmentation.runs import user_cache
 
-    folder = default_cache()
+    folder = user_cache()
     existing = next(parent for parent in [folder, *folder.parents] if parent.exists())
     if os.access(existing, os.W_OK | os.X_OK):
         return Finding("Cache", f"{folder} can be written; {_gigabytes(shutil.disk_usage(existing).free)} free")

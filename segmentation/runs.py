@@ -10,7 +10,7 @@ import io
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,14 @@ from typing import Any
 from segmentation import SkipSegError
 
 
+def user_cache() -> Path:
+    """The user's cache folder: ``$XDG_CACHE_HOME/skipseg``, by default ``~/.cache/skipseg``."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "skipseg"
+
+
 @contextmanager
-def atomic_path(target: Path) -> Iterator[Path]:
+def atomic_path(target: Path) -> Generator[Path]:
     """Give a temporary path beside ``target`` and rename it over ``target`` when the block succeeds.
 
     The temporary name keeps the target's endings (``.nii.gz``), because writers choose the format by them.
@@ -47,9 +53,14 @@ def atomic_path(target: Path) -> Iterator[Path]:
         yield draft
         with draft.open("rb") as stream:
             os.fsync(stream.fileno())
-        os.replace(draft, target)
+        draft.replace(target)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def is_draft(path: Path) -> bool:
+    """Tell whether ``path`` is what a killed :func:`atomic_path` left behind; nothing ever reads it."""
+    return path.name.startswith(".") and ".partial" in path.name
 
 
 def write_bytes(target: Path, content: bytes) -> None:

@@ -1,0 +1,1 @@
+"""Studies: conditions, frozen runs, the processes that work through them."""

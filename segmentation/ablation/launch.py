@@ -5,7 +5,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -16,8 +16,8 @@ from segmentation import SkipSegError
 from segmentation.ablation.cell import is_done, read_config, run_cell
 from segmentation.ablation.study import Run, study_of
 from segmentation.config import AblateSettings
-from segmentation.data.cache import cache_cases, default_cache
-from segmentation.runs import read_json, write_json
+from segmentation.data.cache import cache_cases
+from segmentation.runs import read_json, user_cache, write_json
 from segmentation.training.train import open_run
 
 
@@ -39,9 +39,11 @@ def ablate(settings: AblateSettings) -> Path:
         key = str(run.job.preprocessing)
         if key not in prepared:
             # Once, here, rather than by every process at the same time.
-            cache_cases(run.job.dataset, run.job.dataset.cases, run.job.preprocessing, settings.cache or default_cache())
+            cache_cases(run.job.dataset, run.job.dataset.cases, run.job.preprocessing, settings.cache or user_cache())
             prepared.add(key)
-    workers = settings.workers or max(1, len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
+    workers = settings.workers or max(
+        1, len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    )
     failed = launch_local(waiting, workers, total=len(runs))
     if failed:
         raise SkipSegError(f"{len(failed)} of {len(runs)} runs failed; rerun to try them again: " + "; ".join(failed))
@@ -81,7 +83,7 @@ def launch_local(runs: Sequence[Run], workers: int, total: int) -> list[str]:
 
 
 @contextmanager
-def _ended(running: dict[str, tuple[Run, BaseProcess]]) -> Iterator[None]:
+def _ended(running: dict[str, tuple[Run, BaseProcess]]) -> Generator[None]:
     """End the processes that are still running when the block is left by an interrupt."""
     try:
         yield

@@ -15,7 +15,7 @@ import yaml
 from segmentation import SkipSegError
 from segmentation.config import AblateSettings, TrainSettings, from_plain, nest, require
 from segmentation.runs import content_hash, read_json, write_json
-from segmentation.training.train import Job, make_job
+from segmentation.training.job import Job, make_job
 
 
 @dataclass(frozen=True)
@@ -236,4 +236,3 @@ def study_of(settings: AblateSettings) -> tuple[StudySettings, list[Run]]:
     runs = expand(study, settings.out, settings.cache)
     freeze(study, runs, settings.out)
     return study, runs
-

@@ -76,7 +76,7 @@ class PictureAugmentation:
 
     def __init__(self, settings: AugmentSettings, patch_size: tuple[int, ...]) -> None:
         # albumentations takes a second to import, and 3-D training never needs it.
-        import albumentations as A  # noqa: N812
+        import albumentations as A
         import cv2
 
         cv2.setNumThreads(0)  # The loader decides about threads, and results must not depend on them.

@@ -5,7 +5,6 @@ changed scan or a changed plan therefore never meets a stale entry, and an entry
 """
 
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +25,6 @@ CACHE_VERSION = 1
 
 VOXELS_PER_CLASS = 10_000
 """At most this many foreground voxels of each class are remembered as places to cut patches."""
-
-
-def default_cache() -> Path:
-    """The user's cache folder."""
-    home = Path.home()
-    return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "skipseg"
 
 
 @dataclass(frozen=True)
@@ -77,7 +70,9 @@ def cache_cases(dataset: Dataset, cases: Iterable[Case], preprocessing: Preproce
         OSError: If the disk is full; finished cases stay.
     """
     listed = list(cases)
-    return [cache_case(dataset, case, preprocessing, cache) for case in tqdm(listed, "prepare", unit="case", disable=None)]
+    return [
+        cache_case(dataset, case, preprocessing, cache) for case in tqdm(listed, "prepare", unit="case", disable=None)
+    ]
 
 
 def cache_case(dataset: Dataset, case: Case, preprocessing: Preprocessing, cache: Path) -> CachedCase:

@@ -122,7 +122,9 @@ def _by_axis(rows: Sequence[Sequence[float]], reduce: Callable[[Sequence[float]]
 def _channel(name: str, index: int, cases: Sequence[CaseFacts]) -> ChannelFingerprint:
     """Pool one channel over the cases."""
     whole = [entry for facts in cases if (entry := facts.image_intensities[index])]
-    inside = [entry for facts in cases if facts.foreground_intensities and (entry := facts.foreground_intensities[index])] or whole
+    inside = [
+        entry for facts in cases if facts.foreground_intensities and (entry := facts.foreground_intensities[index])
+    ] or whole
     low, high = (median(entry.percentiles[PERCENTILES.index(p)] for entry in inside) for p in (0.5, 99.5))
     mean, std = _pool(inside)
     image_mean, image_std = _pool(whole)
@@ -148,7 +150,9 @@ def _window(channel: ChannelFingerprint) -> Normalisation:
     """Map the foreground's range to [0, 1]."""
     width = max(channel.high - channel.low, 1e-6)
     mean = min(max((channel.mean - channel.low) / width, 0.0), 1.0)
-    return Normalisation("window", channel.low, channel.low + width, round(mean, 6), round(channel.std / width, 6) or 1.0)
+    return Normalisation(
+        "window", channel.low, channel.low + width, round(mean, 6), round(channel.std / width, 6) or 1.0
+    )
 
 
 def _range(channel: ChannelFingerprint) -> Normalisation:

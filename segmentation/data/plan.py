@@ -15,13 +15,12 @@ import torch
 
 from segmentation import SkipSegError
 from segmentation.config import PlanSettings
-from segmentation.data.cache import default_cache
 from segmentation.data.check import CheckReport, check_dataset
 from segmentation.data.fingerprint import Fingerprint, take_fingerprint
 from segmentation.data.layouts import open_dataset
 from segmentation.data.manifest import Dataset
 from segmentation.data.transforms import Normalisation, Preprocessing
-from segmentation.runs import read_json, write_json
+from segmentation.runs import read_json, user_cache, write_json
 
 Hardware = Literal["cpu", "cuda"]
 THICK = 2.0
@@ -147,7 +146,7 @@ def checked_dataset(path: Path, cache: Path | None) -> tuple[Dataset, CheckRepor
         SkipSegError: If there is no dataset, or the check finds errors; the message names the first.
     """
     dataset = open_dataset(path)
-    report = check_dataset(dataset, cache=cache or default_cache())
+    report = check_dataset(dataset, cache=(cache or user_cache()) / "checks")
     if report.errors:
         more = f" (and {len(report.errors) - 1} more)" if len(report.errors) > 1 else ""
         raise SkipSegError(f"{path} cannot be trained on: {report.errors[0].sentence}{more}; see `skipseg check`")
@@ -177,11 +176,15 @@ def make_plan(fingerprint: Fingerprint, hardware: Hardware, dims: int | None = N
     """
     budget = BUDGETS[hardware]
     spacing = fingerprint.target_spacing_mm
-    shape = [max(1, round(n * s / t)) for n, s, t in zip(fingerprint.shape, fingerprint.spacing_mm, spacing, strict=True)]
+    shape = [
+        max(1, round(n * s / t)) for n, s, t in zip(fingerprint.shape, fingerprint.spacing_mm, spacing, strict=True)
+    ]
     slice_axis = max(range(len(spacing)), key=lambda axis: (spacing[axis], axis))
     dimension = choose_dims(fingerprint, shape, budget, dims)
     network_axes = [axis for axis in range(len(shape)) if dimension.value == len(shape) or axis != slice_axis]
-    patch = choose_patch([shape[a] for a in network_axes], budget.voxels_2d if dimension.value == 2 else budget.voxels_3d)
+    patch = choose_patch(
+        [shape[a] for a in network_axes], budget.voxels_2d if dimension.value == 2 else budget.voxels_3d
+    )
     patch_spacing = [spacing[a] for a in network_axes]
     strides, kernels = choose_strides(patch, patch_spacing)
     factors = [math.prod(axis) for axis in zip(*strides, strict=True)]
@@ -221,7 +224,9 @@ def choose_dims(fingerprint: Fingerprint, shape: Sequence[int], budget: Budget, 
         return Choice(2, "the dataset holds pictures")
     voxels = math.prod(shape)
     if voxels > budget.volume_limit:
-        return Choice(2, f"the median volume has {voxels} voxels: too many for 3-D training on {budget.name}, so slices")
+        return Choice(
+            2, f"the median volume has {voxels} voxels: too many for 3-D training on {budget.name}, so slices"
+        )
     return Choice(3, f"the median volume has {voxels} voxels, which {budget.name} can train in 3-D")
 
 
@@ -283,4 +288,6 @@ def choose_flips(fingerprint: Fingerprint, network_axes: Sequence[int]) -> Choic
     if fingerprint.spatial_dims == 2:
         return Choice([0, 1], "a picture seen in a mirror is as likely as the picture itself")
     left_right = [index for index, axis in enumerate(network_axes) if axis == 0]
-    return Choice(left_right, "bodies are about symmetric from left to right, and not from front to back or top to bottom")
+    return Choice(
+        left_right, "bodies are about symmetric from left to right, and not from front to back or top to bottom"
+    )

@@ -82,7 +82,10 @@ class Preprocessing:
 
     def to_plain(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return asdict(self) | {"spacing_mm": list(self.spacing_mm), "normalisation": [asdict(n) for n in self.normalisation]}
+        return asdict(self) | {
+            "spacing_mm": list(self.spacing_mm),
+            "normalisation": [asdict(n) for n in self.normalisation],
+        }
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Preprocessing":
@@ -196,7 +199,9 @@ def resample_labels(label_map: NDArray[Any], shape: Sequence[int], classes: int)
     return result
 
 
-def stack_context(image: NDArray[Any], positions: Sequence[int] | NDArray[np.integer[Any]], context: int) -> NDArray[Any]:
+def stack_context(
+    image: NDArray[Any], positions: Sequence[int] | NDArray[np.integer[Any]], context: int
+) -> NDArray[Any]:
     """Give each slice its neighbours as channels; beyond the first and last slice, that slice is repeated.
 
     Args:
@@ -225,4 +230,3 @@ def standardise(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Ten
     mean = torch.tensor([n.mean for n in preprocessing.normalisation] * repeats, device=images.device).view(shape)
     std = torch.tensor([n.std for n in preprocessing.normalisation] * repeats, device=images.device).view(shape)
     return (images - mean) / std
-

@@ -158,11 +158,11 @@ def _description(path: Path) -> dict[str, Any]:
 
 
 def _found_labels(pairs: Sequence[CasePair]) -> dict[str, int]:
-    """Every value but 0 that a reference holds, named by itself."""
+    """Every value but 0 that a reference holds."""
     found: set[int] = set()
     for pair in tqdm(pairs, desc="Finding labels", unit="case", disable=None):
         found |= set(np.unique(read_label_map(pair.reference).array).tolist())
-    return {str(value): value for value in sorted(found - {0})}
+    return {f"label {value}": value for value in sorted(found - {0})}
 
 
 def _warnings(
@@ -173,9 +173,9 @@ def _warnings(
     alone = [pair.case for pair in pairs if pair.case not in patients]
     unseen = [pair.case for pair in pairs if with_images and not pair.images]
     sentences = [
-        (missing, f"{len(missing)} cases without prediction were scored as empty predictions: "),
-        (without_reference, f"{len(without_reference)} predictions without reference were not scored: "),
-        (alone, f"{len(alone)} cases name no patient and count as one patient each: "),
-        (unseen, f"{len(unseen)} cases have no scan for their overlay: "),
+        (missing, "without prediction, scored as an empty one"),
+        (without_reference, "without reference, not scored"),
+        (alone, "without a known patient, counted as one patient each"),
+        (unseen, "without scan, drawn as masks alone"),
     ]
-    return [sentence + name_few(cases) for cases, sentence in sentences if cases]
+    return [f"{sentence} ({len(cases)}): {name_few(cases)}" for cases, sentence in sentences if cases]

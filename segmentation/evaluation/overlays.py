@@ -75,7 +75,8 @@ def write_overlay(
     for (left, right), plane in zip(panels, planes, strict=True):
         _draw(left, right, plane)
     figure.suptitle(title, fontsize=10)
-    patches = [Patch(color=colour, label=name) for name, colour in COLOURS.items()]
+    shown = list(COLOURS.items())[: 4 if _agreement(prediction, reference)[3].any() else 3]
+    patches = [Patch(color=colour, label=name) for name, colour in shown]
     figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False, fontsize=9)
     with atomic_path(path) as draft:
         FigureCanvasAgg(figure).print_png(draft, metadata={"Software": None})

@@ -54,7 +54,9 @@ class Predictor:
     device: str = "cpu"
 
     @classmethod
-    def load(cls, folder: Path, *, overlap: float = 0.5, mirror: bool | None = None, device: str = "cpu") -> "Predictor":
+    def load(
+        cls, folder: Path, *, overlap: float = 0.5, mirror: bool | None = None, device: str = "cpu"
+    ) -> "Predictor":
         """Load a model folder.
 
         Args:

@@ -74,8 +74,9 @@ def _components(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[int,
     """Number of components of a mask, shape ``(*S)``, and how many of them touch the other, same shape."""
     if not mask.any():
         return 0, 0
-    components = np.empty(mask.shape, np.int32)
-    number = int(ndimage.label(mask, structure=np.ones((3,) * mask.ndim), output=components))
+    components: NDArray[np.int32] = np.empty(mask.shape, np.int32)
+    ndimage.label(mask, structure=np.ones((3,) * mask.ndim), output=components)
+    number = int(components.max())
     touched = np.zeros(number + 1, bool)
     touched[components[mask & other]] = True
     return number, int(touched.sum())

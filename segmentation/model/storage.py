@@ -7,7 +7,7 @@ The two files are all that inference needs, on any machine.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -82,14 +82,21 @@ class StoredModel:
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write weights as safetensors, whole or not at all; the same weights give the same bytes."""
+    """Write weights, each of the shape of its parameter, as safetensors; the same weights give the same bytes."""
     write_bytes(path, save(dict(sorted(weights.items()))))
 
 
 def save_model(
     folder: Path, architecture: Architecture, weights: Mapping[str, Tensor], description: Mapping[str, Any]
 ) -> None:
-    """Write ``model.safetensors`` and then ``model.json``, which names the hash of the weights."""
+    """Write ``model.safetensors`` and then ``model.json``, which names the hash of the weights.
+
+    Args:
+        folder: Folder to write into.
+        architecture: What rebuilds the network.
+        weights: Each of the shape of its parameter.
+        description: The rest of ``model.json``, plain data.
+    """
     save_weights(folder / "model.safetensors", weights)
     content = {
         "format": FORMAT,

@@ -34,8 +34,7 @@ def score_scale(results: Mapping[str, Any]) -> Scale:
 def axis_row(scale: Scale, caption: str, ends: tuple[str, str] | None = None) -> Markup:
     """Draw the axis above the rows of a table figure; ``ends`` says what either side means."""
     parts: list[Markup] = [
-        tag("text", tick_text(value), x=scale.percent(value), y=34, class_="tick middle")
-        for value in scale.ticks()
+        tag("text", tick_text(value), x=scale.percent(value), y=34, class_="tick middle") for value in scale.ticks()
     ]
     if ends is None:
         parts.append(tag("text", clean(caption), x="50%", y=14, class_="axis middle"))
@@ -66,9 +65,9 @@ def forest_row(scale: Scale, contrast: Mapping[str, Any], margin: float) -> Mark
     """Draw one paired difference with its interval; filled if it was declared, hollow if exploratory."""
     left, right = scale.percent(-margin), scale.percent(margin)
     width = f"{100 * (scale.share(margin) - scale.share(-margin)):.2f}%"
-    parts = [tag("rect", x=left, y=0, width=width, height=ROW_HEIGHT, class_="margin"), *_grid(scale)]
-    parts += [line(edge, 0, edge, ROW_HEIGHT, "margin-edge") for edge in (left, right)]
-    parts.append(line(scale.percent(0), 0, scale.percent(0), ROW_HEIGHT, "zero"))
+    parts = [tag("rect", x=left, y=-8, width=width, height=ROW_HEIGHT + 16, class_="margin"), *_grid(scale)]
+    parts += [line(edge, -8, edge, ROW_HEIGHT + 8, "margin-edge") for edge in (left, right)]
+    parts.append(line(scale.percent(0), -8, scale.percent(0), ROW_HEIGHT + 8, "zero"))
     parts += _dots(scale, list(contrast["patients"].values()), "ink")
     if contrast.get("low") is not None:
         parts.append(_whisker(scale, contrast["low"], contrast["high"], "ci ink"))

@@ -83,7 +83,9 @@ def render(study: Study, results: Mapping[str, Any]) -> str:
         gallery=gallery.collect(study, results),
         differing=_differing(study),
         shared=_shared(study),
+        other_conventions=any(_conventions_differ(c["by_convention"]) for c in results["conditions"].values()),
         runs=study.finished,
+        total_seconds=sum(run.timing.get("train_seconds") or 0 for run in study.finished),
         versions=next((run.record["versions"] for run in study.finished if run.record.get("versions")), {}),
     )
 
@@ -147,6 +149,11 @@ def _conditions(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         row = {"name": name, "slot": slot, "found": found, "figure": figures.interval_row(scale, found, points, slot)}
         rows.append(condition | row)
     return rows
+
+
+def _conventions_differ(intervals: Mapping[str, Any]) -> bool:
+    """Whether it matters for a condition how empty masks are counted."""
+    return len({found["estimate"] for found in intervals.values()}) > 1
 
 
 def _forest(results: Mapping[str, Any]) -> dict[str, Any]:

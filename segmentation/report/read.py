@@ -100,6 +100,11 @@ class Study:
         """The runs that count."""
         return [run for run in self.runs if not run.left_out]
 
+    @property
+    def classes(self) -> list[str]:
+        """Names of the scored classes, in the order of the tables."""
+        return list(dict.fromkeys(row.class_name for run in self.finished for row in run.rows))
+
     def runs_of(self, condition: str) -> list[Run]:
         """The finished runs of ``condition``."""
         return [run for run in self.finished if run.condition == condition]
@@ -150,6 +155,9 @@ def _with_contents(run: Run) -> Run:
         raise SkipSegError(f"{record.get('state', 'unfinished')}{f': {detail}' if detail else ''}")
     if not (folder / "evaluation" / "cases.csv").is_file():
         raise SkipSegError("trained, but not evaluated")
+    rows = tuple(_read_rows(folder / "evaluation" / "cases.csv"))
+    if not rows:
+        raise SkipSegError("trained, but its evaluation holds no case")
     settings = _read_settings(folder / "config.yaml")
     return replace(
         run,
@@ -157,7 +165,7 @@ def _with_contents(run: Run) -> Run:
         seed=int(settings.get("seed", run.seed)),
         record=record,
         settings={key: value for key, value in settings.items() if key not in _OF_THE_RUN},
-        rows=tuple(_read_rows(folder / "evaluation" / "cases.csv")),
+        rows=rows,
         curves=_read_curves(folder / "metrics.csv"),
         timing=_mapping(read_json(folder / "timing.json"), folder) if (folder / "timing.json").is_file() else {},
     )

@@ -21,7 +21,7 @@ from segmentation.runs import atomic_path
 
 def random_state() -> dict[str, Any]:
     """State of every random number generator, as plain data and tensors."""
-    numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002 - libraries draw from the global one
+    numpy_state = np.random.get_state(legacy=False)
     assert isinstance(numpy_state, dict)
     return {
         "torch": torch.get_rng_state(),
@@ -37,7 +37,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
     inner = state["numpy"]["state"]
-    np.random.set_state({**state["numpy"], "state": {**inner, "key": np.array(inner["key"], np.uint32)}})  # noqa: NPY002
+    np.random.set_state({**state["numpy"], "state": {**inner, "key": np.array(inner["key"], np.uint32)}})
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
 
@@ -59,7 +59,9 @@ class SafeCheckpointIO(CheckpointIO):
         try:
             return torch.load(path, map_location=map_location or "cpu", weights_only=True)
         except Exception as error:  # torch.load raises many kinds for a damaged file
-            raise SkipSegError(f"{path} cannot be resumed from ({type(error).__name__}); delete it to start over") from None
+            raise SkipSegError(
+                f"{path} cannot be resumed from ({type(error).__name__}); delete it to start over"
+            ) from None
 
     def remove_checkpoint(self, path: Any) -> None:
         """Delete a checkpoint."""
@@ -76,11 +78,15 @@ class ExactResume(pl.Callback):
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Add the random number generators."""
         checkpoint["random_state"] = random_state()
 
-    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Remember the random number generators; they are put back when training starts."""
         self.pending: dict[str, Any] | None = checkpoint["random_state"]
 

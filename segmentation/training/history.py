@@ -82,7 +82,9 @@ class ProgressBar(pl.Callback):
         total = (trainer.max_epochs or 0) * self.steps_per_epoch
         self.bar = tqdm(total=total, initial=trainer.global_step, desc="train", unit="step", disable=None)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Advance."""
         self.bar.update()
 
@@ -100,7 +102,7 @@ class ProgressBar(pl.Callback):
 
 
 def mean(losses: list[torch.Tensor]) -> float:
-    """Mean of scalar losses, to 6 digits, computed in one fixed order."""
+    """Mean of losses, each of shape ``()``, to 6 digits, computed in one fixed order."""
     return float(f"{torch.stack(losses).double().mean().item():.6g}")
 
 

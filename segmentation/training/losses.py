@@ -14,10 +14,11 @@ SMOOTH = 1e-5
 
 
 def overlap_loss(logits: Tensor, labels: Tensor, alpha: float, beta: float) -> Tensor:
-    """One minus the Tversky index of the softmax, averaged over foreground classes (Salehi et al. 2017, arXiv:1706.05721).
+    """One minus the Tversky index of the softmax, averaged over foreground classes.
 
     Sums run over the whole batch, so that a patch without a class does not decide alone. With
-    ``alpha = beta = 0.5`` this is the soft Dice loss (Milletari et al. 2016, arXiv:1606.04797).
+    ``alpha = beta = 0.5`` this is the soft Dice loss (Milletari et al. 2016, arXiv:1606.04797); otherwise it
+    weighs the two kinds of error (Salehi et al. 2017, arXiv:1706.05721).
 
     Args:
         logits: Shape ``(B, K, *S)``.
@@ -47,7 +48,7 @@ def overlap_loss(logits: Tensor, labels: Tensor, alpha: float, beta: float) -> T
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, focus: float = 0.0) -> Tensor:
-    """Mean cross-entropy over the voxels that count; with ``focus`` > 0 the focal loss (Lin et al. 2017, arXiv:1708.02002).
+    """Mean cross-entropy over the voxels that count; with ``focus`` > 0 the focal loss (arXiv:1708.02002).
 
     Args:
         logits: Shape ``(B, K, *S)``.

@@ -1,23 +1,22 @@
 """One training: from a dataset and settings to a run folder.
 
-    run/
-      config.yaml          the settings, with every planned value filled in
-      plan.json            the plan they were filled from
-      run.json             state, hashes, parameter count, the cases on each side of the split
-      metrics.csv          one row an epoch
-      last.ckpt            where to resume
-      model.safetensors    the weights to use, described by model.json
-      last.safetensors, best.safetensors
-      timing.json          seconds and memory: the only file that differs between two equal runs
+run/
+  config.yaml          the settings, with every planned value filled in
+  plan.json            the plan they were filled from
+  run.json             state, hashes, parameter count, the cases on each side of the split
+  metrics.csv          one row an epoch
+  last.ckpt            where to resume
+  model.safetensors    the weights to use, described by model.json
+  last.safetensors, best.safetensors
+  timing.json          seconds and memory: the only file that differs between two equal runs
 """
 
 import logging
 import resource
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,128 +27,25 @@ import yaml
 from safetensors.torch import load_file
 
 from segmentation import SkipSegError, __version__
-from segmentation.config import TrainSettings, fill, flatten, to_plain
-from segmentation.data.cache import cache_cases, default_cache
-from segmentation.data.check import CheckReport
+from segmentation.config import TrainSettings, flatten, to_plain
+from segmentation.data.cache import cache_cases
 from segmentation.data.datamodule import PatchDataModule
-from segmentation.data.fingerprint import take_fingerprint
-from segmentation.data.manifest import Case, Dataset
-from segmentation.data.plan import Plan, checked_dataset, choose_strides, hardware_of, make_plan, plan_path
-from segmentation.data.splits import Fold, Splits, make_splits
-from segmentation.data.transforms import Preprocessing
-from segmentation.model.storage import Architecture, save_model, save_weights
+from segmentation.data.plan import hardware_of
+from segmentation.model.storage import save_model, save_weights
 from segmentation.model.unet import count_parameters
-from segmentation.runs import content_hash, read_json, write_json, write_text
+from segmentation.runs import is_draft, read_json, user_cache, write_json, write_text
 from segmentation.training.checkpoint import ExactResume, SafeCheckpointIO
 from segmentation.training.history import History, ProgressBar
+from segmentation.training.job import VOLATILE, Job, make_job
 from segmentation.training.task import SegmentationTask
 
-VOLATILE = ("out", "cache", "plan", "threads")
-"""Settings that say where and how fast, not what: they are not part of a run's identity."""
-
+_WRITTEN_FIRST = ("config.yaml", "plan.json")
 _EXPECTED_WARNINGS = (
     ".*does not have many workers.*",  # patches are cut in the training process: nothing to hang or to be killed
     ".*GPU available but not used.*",  # the user asked for the CPU
     ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6.6 on torch 2.13
     ".*Checkpoint directory.*exists and is not empty.*",  # that is what resuming is
 )
-
-
-@dataclass(frozen=True)
-class Job:
-    """Everything that a training is made of, decided before it starts.
-
-    Attributes:
-        settings: With every planned value filled in.
-        dataset: The labelled cases.
-        dataset_hash: Hash of their voxels, labels and patients.
-        plan: Where the values come from.
-        fold: The cases on each side.
-        splits: All folds.
-        preprocessing: How scans are prepared.
-        architecture: The network.
-    """
-
-    settings: TrainSettings
-    dataset: Dataset
-    dataset_hash: str
-    plan: Plan
-    fold: Fold
-    splits: Splits
-    preprocessing: Preprocessing
-    architecture: Architecture
-
-    @property
-    def identity(self) -> str:
-        """Hash of all that decides the result: settings, dataset description, split and preparation."""
-        plain = to_plain(self.settings)
-        return content_hash(
-            {
-                "settings": {name: value for name, value in plain.items() if name not in (*VOLATILE, "dataset")},
-                "dataset": self.dataset_hash,
-                "split": self.splits.hash,
-                "preprocessing": self.preprocessing.to_plain(),
-                "architecture": self.architecture.to_plain(),
-            }
-        )
-
-    def cases(self, side: tuple[str, ...]) -> list[Case]:
-        """The cases named in ``side``, in that order."""
-        named = {case.name: case for case in self.dataset.cases}
-        return [named[name] for name in side]
-
-
-def hash_dataset(dataset: Dataset, report: CheckReport) -> str:
-    """Hash what a training can learn from: voxels, label values, their meaning, and patients."""
-    patients = {case.name: case.patient for case in dataset.cases}
-    cases = [(name, patients[name], facts.image_sha256, facts.label_sha256) for name, facts in report.facts.items()]
-    return content_hash({"cases": cases, "labels": dict(dataset.labels), "channels": list(dataset.channel_names)})
-
-
-def find_plan(dataset: Dataset, report: CheckReport, settings: TrainSettings) -> Plan:
-    """Read the plan that ``settings`` name, or the dataset's own, or make one on the spot."""
-    path = settings.plan or plan_path(settings.dataset)
-    if settings.plan or path.is_file():
-        plan = Plan.read(path)
-        if settings.data.dims in (None, plan.values["data.dims"]):
-            return plan
-    return make_plan(take_fingerprint(dataset, report), hardware_of(settings.device), settings.data.dims)
-
-
-def make_job(settings: TrainSettings) -> Job:
-    """Check, plan and split: decide everything before anything is computed.
-
-    Raises:
-        SkipSegError: If the dataset has errors, or settings and dataset do not fit together.
-    """
-    dataset, report = checked_dataset(settings.dataset, settings.cache)
-    plan = find_plan(dataset, report, settings)
-    values = plan.values
-    if settings.data.patch_size:
-        del values["network.depth"]  # it was chosen for the planned patch
-    settings = fill(settings, values)
-    labelled = replace(dataset, cases=tuple(case for case in dataset.cases if case.label))
-    folds = settings.folds or "leave-one-patient-out"
-    volumes = {name: sum(facts.foreground.values()) for name, facts in report.facts.items()}
-    splits = make_splits(labelled, folds, settings.split_seed, volumes)
-    data = settings.data
-    axes = plan.fingerprint.spatial_dims
-    for name, values, wanted in (("spacing_mm", data.spacing_mm, axes), ("patch_size", data.patch_size, data.dims)):
-        if values is None or len(values) != wanted:
-            raise SkipSegError(f"data.{name} needs {wanted} values for this dataset, got {values}")
-    assert data.dims and data.spacing_mm and data.patch_size and data.context_slices is not None
-    preprocessing = plan.preprocessing(data.dims, data.spacing_mm, data.context_slices)
-    spacing = preprocessing.array_spacing_mm[-data.dims :]
-    strides, kernels = choose_strides(data.patch_size, spacing)
-    depth = settings.network.depth or len(strides)
-    settings = replace(settings, network=replace(settings.network, depth=depth))
-    strides = [*strides, *[[2] * data.dims] * depth][:depth]
-    kernels = [*kernels, *[[3] * data.dims] * (depth + 1)][: depth + 1]
-    architecture = Architecture(
-        settings.network, data.dims, preprocessing.network_channels, len(dataset.classes), strides, kernels
-    )  # fmt: skip
-    fold = splits.select(settings.fold)
-    return Job(settings, labelled, hash_dataset(dataset, report), plan, fold, splits, preprocessing, architecture)
 
 
 def train(settings: TrainSettings) -> Path:
@@ -164,34 +60,35 @@ def train(settings: TrainSettings) -> Path:
     """
     job = make_job(settings)
     folder = job.settings.out
-    state = open_run(folder, job)
-    if state == "finished":
+    if open_run(folder, job) == "finished":
         return folder
     started = time.perf_counter()
     if job.settings.threads:
         torch.set_num_threads(job.settings.threads)
-    cache = job.settings.cache or default_cache()
-    cached = [cache_cases(job.dataset, job.cases(side), job.preprocessing, cache) for side in (job.fold.train, job.fold.val)]
-    steps, epochs = job.settings.steps_per_epoch, job.settings.epochs
-    assert steps and epochs
+    steps, epochs = job.settings.steps_per_epoch or 1, job.settings.epochs or 1
     network = job.architecture.build(job.settings.seed)
     task = SegmentationTask(network, job.settings.optim, job.preprocessing, job.architecture.classes, steps * epochs)
-    data = PatchDataModule(*cached, job.preprocessing, job.settings.data, job.settings.augment, steps, job.settings.seed)
     history = History(folder, list(job.dataset.foreground), job.settings.patience)
-    callbacks = [history, ProgressBar(steps), ExactResume(folder / "last.ckpt")]
+    last = folder / "last.ckpt"
+    resume = str(last) if last.exists() else None
     pl.seed_everything(job.settings.seed, verbose=False)
-    resume = folder / "last.ckpt"
     with quiet_lightning():
-        trainer = build_trainer(job.settings, callbacks)
-        trainer.fit(task, data, ckpt_path=str(resume) if resume.exists() else None, weights_only=True)
+        trainer = build_trainer(job.settings, [history, ProgressBar(steps), ExactResume(last)])
+        trainer.fit(task, load_data(job, steps), ckpt_path=resume, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
     finish_run(folder, job, task, history)
-    write_json(
-        folder / "timing.json",
-        {"train_seconds": round(time.perf_counter() - started, 1), "peak_memory_mb": peak_memory_mb(), "resumed": resume.exists() and state == "running"},
-    )  # fmt: skip
+    spent = {"train_seconds": round(time.perf_counter() - started, 1), "peak_memory_mb": peak_memory_mb()}
+    write_json(folder / "timing.json", spent | {"resumed": resume is not None})
     return folder
+
+
+def load_data(job: Job, steps: int) -> PatchDataModule:
+    """Prepare both sides of the fold and cut patches from them."""
+    cache = job.settings.cache or user_cache()
+    sides = [cache_cases(job.dataset, job.cases(s), job.preprocessing, cache) for s in (job.fold.train, job.fold.val)]
+    settings = job.settings
+    return PatchDataModule(*sides, job.preprocessing, settings.data, settings.augment, steps, settings.seed)
 
 
 def open_run(folder: Path, job: Job) -> str:
@@ -206,9 +103,11 @@ def open_run(folder: Path, job: Job) -> str:
         if record.get("hash") != job.identity:
             known = dict(flatten(yaml.safe_load((folder / "config.yaml").read_text())))
             changed = [k for k, v in flatten(plain) if k not in VOLATILE and known.get(k) != v] or ["the dataset"]
-            raise SkipSegError(f"{folder} holds a run with another {', '.join(changed)}; choose another folder or delete it")
+            raise SkipSegError(
+                f"{folder} holds a run with another {', '.join(changed)}; choose another folder or delete it"
+            )
         return str(record["state"])
-    if folder.exists() and any(item for item in folder.iterdir() if item.name != "config.yaml"):
+    if folder.exists() and any(item.name not in _WRITTEN_FIRST for item in folder.iterdir() if not is_draft(item)):
         raise SkipSegError(f"{folder} exists and is not a run; choose another folder")
     write_text(folder / "config.yaml", yaml.safe_dump(plain, sort_keys=False))
     job.plan.write(folder / "plan.json")
@@ -227,7 +126,10 @@ def describe_run(job: Job) -> dict[str, Any]:
         "val_cases": list(job.fold.val),
         "parameters": count_parameters(job.architecture.build()),
         "network": job.architecture.to_plain(),
-        "versions": {"skipseg": __version__, **{name: version(name) for name in ("torch", "pytorch-lightning", "monai")}},
+        "versions": {
+            "skipseg": __version__,
+            **{name: version(name) for name in ("torch", "pytorch-lightning", "monai")},
+        },
     }
 
 
@@ -261,7 +163,7 @@ def finish_run(folder: Path, job: Job, task: SegmentationTask, history: History)
     write_json(folder / "run.json", {"state": "finished", **describe_run(job), **outcome})
 
 
-def build_trainer(settings: TrainSettings, callbacks: list[pl.Callback]) -> pl.Trainer:
+def build_trainer(settings: TrainSettings, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
     """Configure Lightning: it runs the loop, and everything it would write is written by us."""
     cuda = hardware_of(settings.device) == "cuda"
     if settings.device == "cuda" and not cuda:
@@ -276,7 +178,7 @@ def build_trainer(settings: TrainSettings, callbacks: list[pl.Callback]) -> pl.T
         max_epochs=settings.epochs,
         gradient_clip_val=settings.optim.clip_norm or None,
         deterministic="warn" if settings.deterministic and cuda else settings.deterministic,
-        callbacks=callbacks,
+        callbacks=list(callbacks),
         plugins=[SafeCheckpointIO()],
         logger=False,
         enable_checkpointing=False,
@@ -288,7 +190,7 @@ def build_trainer(settings: TrainSettings, callbacks: list[pl.Callback]) -> pl.T
 
 
 @contextmanager
-def quiet_lightning() -> Iterator[None]:
+def quiet_lightning() -> Generator[None]:
     """Hold back what Lightning says about hardware that it found and loaders that it would like."""
     loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero")]
     levels = [logger.level for logger in loggers]

@@ -173,3 +173,18 @@ def test_collapse_weighs_each_level_equally():
     scores = {("p", "a", 0): 1.0, ("p", "a", 1): 0.0, ("p", "b", 0): 0.0, ("q", "c", 0): 0.2}
     assert collapse(scores, 1) == {("p",): 0.25, ("q",): 0.2}
     assert collapse({}, 1) == {}
+
+
+def test_other_conventions_for_empty_masks_stand_beside_ours(study_writer, tmp_path):
+    folder = study_writer(tmp_path, folds=1)
+    lines = [
+        {"case": "a", "class": "t", "dice": 0.4, "state": "both"},
+        {"case": "b", "class": "t", "dice": 0.0, "state": "false_alarm"},
+        {"case": "c", "class": "t", "dice": None, "state": "both_empty"},
+    ]
+    write_csv(folder / "runs" / "c0-f0-s0" / "evaluation" / "cases.csv", lines, list(lines[0]))
+    means = {k: v["estimate"] for k, v in results_of(folder)["conditions"]["concat"]["by_convention"].items()}
+    assert means["policy"] == pytest.approx(0.2)
+    assert means["both_empty_perfect"] == pytest.approx(1.4 / 3)
+    assert means["empty_reference_dropped"] == pytest.approx(0.4)
+    assert "as other tools would count empty masks" in write_report(folder).read_text()

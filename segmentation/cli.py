@@ -81,9 +81,27 @@ def _evaluate(settings: Any) -> int:
 
     given = {name: getattr(settings, name) for name in ("images", "labels", "ignore_label", "tolerance_mm", "overlays")}
     summary = evaluate_folders(settings.predictions, settings.references, settings.out, patients=None, **given)
-    print(summary.text())
+    print(_summary_table(summary))
     print(settings.out)
     return 0
+
+
+def _summary_table(summary: Any) -> str:
+    """Lay out what ``evaluate`` found: a row for each class, what to know about it, and the policy."""
+    from segmentation.report.tables import clean, interval, measure_label, number
+
+    measures = ("dice", "iou", "nsd", "hd95_mm")
+    about = {"length_unit": summary["unit"], "tolerance_mm": [summary["tolerance_mm"]]}
+    rows = [["class", *(measure_label(m, about) for m in measures), "Dice, 95% CI", "missed", "false alarms"]]
+    for name, found in summary["classes"].items():
+        scores = {measure: found["scores"][measure]["policy"] for measure in measures}
+        means = [number(score["estimate"], measure) for measure, score in scores.items()]
+        states = [str(found["states"][state]) for state in ("missed", "false_alarm")]
+        rows.append([clean(name), *means, interval(scores["dice"]), *states])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    title = f"{summary['cases']} cases of {summary['patients']} patients: means over patients"
+    table = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return "\n".join([title, "", *table, "", *map(clean, summary["warnings"]), summary["policy"]])
 
 
 def _ablate(settings: Any) -> int:

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Generator, Sequence
@@ -14,10 +15,11 @@ from tqdm import tqdm
 
 from segmentation import SkipSegError
 from segmentation.ablation.cell import is_done, read_config, run_cell
-from segmentation.ablation.study import Run, study_of
+from segmentation.ablation.study import Run, expand, freeze, read_study
 from segmentation.config import AblateSettings
 from segmentation.data.cache import cache_cases
 from segmentation.runs import read_json, user_cache, write_json
+from segmentation.training.lock import locked
 from segmentation.training.train import open_run
 
 
@@ -30,24 +32,33 @@ def ablate(settings: AblateSettings) -> Path:
     Raises:
         SkipSegError: If the study file is wrong, or runs failed; the others are finished first.
     """
-    _, runs = study_of(settings)
-    waiting = [run for run in runs if not is_done(run.folder)]
-    for run in waiting:
-        open_run(run.folder, run.job)
-    prepared: set[str] = set()
-    for run in waiting:
-        key = str(run.job.preprocessing)
-        if key not in prepared:
-            # Once, here, rather than by every process at the same time.
-            cache_cases(run.job.dataset, run.job.dataset.cases, run.job.preprocessing, settings.cache or user_cache())
-            prepared.add(key)
+    study = read_study(settings.study, settings.dataset)
+    runs = expand(study, settings.out, settings.cache)
     workers = settings.workers or max(
         1, len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     )
-    failed = launch_local(waiting, workers, total=len(runs))
+    with locked(settings.out):
+        freeze(study, runs, settings.out)
+        waiting = [run for run in runs if not is_done(run.folder)]
+        prepare(waiting, settings.cache or user_cache())
+        failed = launch_local(waiting, workers, total=len(runs))
     if failed:
         raise SkipSegError(f"{len(failed)} of {len(runs)} runs failed; rerun to try them again: " + "; ".join(failed))
     return settings.out
+
+
+def prepare(runs: Sequence[Run], cache: Path) -> None:
+    """Freeze the settings of ``runs`` in their folders and prepare the arrays that they share.
+
+    Raises:
+        SkipSegError: If a folder holds another run, or another process trains in it.
+    """
+    for run in runs:
+        with locked(run.folder):
+            open_run(run.folder, run.job)
+    # Once, here, rather than by every process at the same time.
+    for run in {str(run.job.preprocessing): run for run in runs}.values():
+        cache_cases(run.job.dataset, run.job.dataset.cases, run.job.preprocessing, cache)
 
 
 def launch_local(runs: Sequence[Run], workers: int, total: int) -> list[str]:
@@ -96,6 +107,7 @@ def _ended(running: dict[str, tuple[Run, BaseProcess]]) -> Generator[None]:
 
 def _work(folder: Path) -> None:
     """Run one cell in a process of its own; what it prints goes to log.txt in its folder."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     log = (folder / "log.txt").open("w", buffering=1)
     sys.stdout = sys.stderr = log
     try:
@@ -107,6 +119,14 @@ def _work(folder: Path) -> None:
         record = read_json(folder / "run.json")
         write_json(folder / "run.json", record | {"state": "failed", "error": " ".join(str(error).split())})
         sys.exit(1)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone, so that a killed study leaves nothing running."""
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)
 
 
 def _reason(folder: Path, code: int) -> str:

@@ -5,17 +5,22 @@ result, so that adding a condition leaves finished runs as they are.
 """
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from segmentation import SkipSegError
-from segmentation.config import AblateSettings, TrainSettings, from_plain, nest, require
-from segmentation.runs import content_hash, read_json, write_json
+from segmentation.config import TrainSettings, flatten, from_plain, nest, require
+from segmentation.runs import content_hash, is_draft, read_json, write_json
 from segmentation.training.job import Job, make_job
+
+Metric = Literal["dice", "iou", "sensitivity", "precision", "hd95_mm", "assd_mm", "nsd", "volume_error_ml"]
+SET_BY_STUDY = frozenset({"dataset", "out", "fold", "seed", "cache", "threads"})
+"""Settings of a training that the study decides for each run, so that no condition can."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class StudySettings:
     """Folds to run; by default all."""
     seeds: list[int] = field(default_factory=lambda: [0])
     """Seeds; each condition runs with each."""
-    primary_metric: str = "dice"
+    primary_metric: Metric = "dice"
     """Metric of the contrasts."""
     alpha: float = 0.05
     """Accepted chance of a false positive."""
@@ -50,11 +55,20 @@ class StudySettings:
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
         require(bool(self.conditions) != bool(self.grid), "a study needs either conditions or a grid")
-        require(len(self.all_conditions()) >= 1, "a study needs at least one condition")
+        cells = math.prod(map(len, self.grid.values()))
+        require(cells >= 1, "each setting of a grid needs at least one value")
+        require(cells == 1 or cells == len(self.all_conditions()), f"the grid names a value twice: {self.grid}")
+        for name, settings in {"base": self.base, **self.all_conditions()}.items():
+            taken = SET_BY_STUDY.intersection(key for key, _ in flatten(nest(settings)))
+            require(not taken, f"{name} sets {', '.join(sorted(taken))}, which the study decides for each run")
         for pair in self.contrasts:
             unknown = [name for name in pair if name not in self.all_conditions()]
-            require(len(pair) == 2 and not unknown, f"contrast {pair} must name two of {list(self.all_conditions())}")
-        require(bool(self.seeds), "a study needs at least one seed")
+            fits = len(set(pair)) == len(pair) == 2 and not unknown
+            require(fits, f"contrast {pair} must name two of {list(self.all_conditions())}")
+        for name in ("folds", "seeds"):
+            values = getattr(self, name)
+            distinct = values is None or (values and len(set(values)) == len(values))
+            require(bool(distinct), f"{name} must name each number once, and at least one, got {values}")
         require(0 < self.alpha < 1, f"alpha must be in (0, 1), got {self.alpha}")
         require(self.margin > 0, f"margin must be greater than 0, got {self.margin}")
 
@@ -62,9 +76,9 @@ class StudySettings:
         """Condition name to its settings, the grid written out.
 
         Examples:
-            >>> study = StudySettings("s", Path("d"), grid={"network.long_skip": ["concat", "none"], "seed": [1]})
-            >>> study.all_conditions()["none-1"]
-            {'network.long_skip': 'none', 'seed': 1}
+            >>> study = StudySettings("s", Path("d"), grid={"network.long_skip": ["concat", "none"], "epochs": [9]})
+            >>> study.all_conditions()["none-9"]
+            {'network.long_skip': 'none', 'epochs': 9}
         """
         if self.conditions:
             return self.conditions
@@ -134,6 +148,8 @@ def expand(study: StudySettings, out: Path, cache: Path | None) -> list[Run]:
     runs: list[Run] = []
     for seed, fold, (name, overrides) in itertools.product(study.seeds, folds, study.all_conditions().items()):
         job = _job(study, overrides, out, cache, fold, seed, name)
+        if job.splits.hash != first.splits.hash:
+            raise SkipSegError(f"condition {name!r} splits the patients otherwise; only runs on equal folds compare")
         runs.append(Run(job.settings.out.name, name, job))
     return runs
 
@@ -178,8 +194,13 @@ def freeze(study: StudySettings, runs: Sequence[Run], out: Path) -> None:
 
     Conditions, folds and seeds may be added to a study; what was declared in advance may not change.
 
+    Args:
+        study: What to declare.
+        runs: All of its runs.
+        out: Study folder, which exists.
+
     Raises:
-        SkipSegError: If the folder holds another study.
+        SkipSegError: If the folder holds another study, or something else.
     """
     job = runs[0].job
     declared = {
@@ -195,9 +216,11 @@ def freeze(study: StudySettings, runs: Sequence[Run], out: Path) -> None:
     if path.exists():
         known = read_json(path)
         changed = [key for key, value in declared.items() if known.get(key) != value]
-        if changed:
-            raise SkipSegError(f"{out} holds a study with another {', '.join(changed)}; choose another folder")
-    elif out.exists() and any(out.iterdir()):
+        dropped = [pair for pair in known.get("contrasts", []) if pair not in study.all_contrasts()]
+        if changed or dropped:
+            what = f"another {', '.join(changed)}" if changed else f"the contrast {' - '.join(dropped[0])}"
+            raise SkipSegError(f"{out} holds a study with {what}; choose another folder")
+    elif any(not is_draft(item) for item in out.iterdir()):
         raise SkipSegError(f"{out} exists and is not a study; choose another folder")
     listed = [
         {"id": run.id, "condition": run.condition, "fold": run.job.settings.fold, "seed": run.job.settings.seed}
@@ -229,10 +252,3 @@ def describe_dataset(job: Job) -> dict[str, Any]:
         "labels": dict(dataset.labels),
     }
 
-
-def study_of(settings: AblateSettings) -> tuple[StudySettings, list[Run]]:
-    """Read, expand and freeze the study that ``settings`` name."""
-    study = read_study(settings.study, settings.dataset)
-    runs = expand(study, settings.out, settings.cache)
-    freeze(study, runs, settings.out)
-    return study, runs

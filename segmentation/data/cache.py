@@ -4,9 +4,9 @@ The name of an entry is a hash over the bytes of the source files, the label rul
 changed scan or a changed plan therefore never meets a stale entry, and an entry is never changed once it stands.
 """
 
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from segmentation import SkipSegError
 from segmentation.data.manifest import Case, Dataset
 from segmentation.data.transforms import Preprocessing
-from segmentation.runs import atomic_path, content_hash, file_hash, write_json
+from segmentation.runs import content_hash, file_hash, read_json, write_bytes, write_json
 from segmentation.scans import read_label_map, read_scan
 
 CACHE_VERSION = 1
@@ -56,10 +57,10 @@ class CachedCase:
 
     def foreground(self) -> list[NDArray[np.int32]]:
         """Voxel coordinates of each foreground class that is present, shape ``(n, len(S))``."""
-        index = json.loads((self.folder / "case.json").read_text())
+        index = read_json(self.folder / "case.json")
         coordinates = _load(self.folder / "foreground.b2nd")
         bounds = np.cumsum([0, *index["foreground"]])
-        return [coordinates[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True) if b > a]
+        return [coordinates[a:b] for a, b in pairwise(bounds) if b > a]
 
 
 def cache_cases(dataset: Dataset, cases: Iterable[Case], preprocessing: Preprocessing, cache: Path) -> list[CachedCase]:
@@ -94,7 +95,8 @@ def cache_case(dataset: Dataset, case: Case, preprocessing: Preprocessing, cache
     scan = read_scan(case.images, channels=len(dataset.channel_names))
     if case.label is None:
         raise ValueError(f"case {case.name} has no label map to train on")
-    label_scan = read_label_map(case.label, like=scan, remap=dataset.label_remap)
+    # Scan and label map may differ by a rounding of the header: the scan's affine decides for both.
+    label_scan = replace(read_label_map(case.label, like=scan, remap=dataset.label_remap), affine=scan.affine)
     image = preprocessing.image(scan).astype(np.float16)
     labels = preprocessing.label_map(label_scan, len(dataset.classes))
     places = [foreground_voxels(labels == value) for value in dataset.foreground.values()]
@@ -124,13 +126,19 @@ def foreground_voxels(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
 
 def _store(path: Path, array: NDArray[Any], block: Sequence[int] | None = None) -> None:
     """Write ``array`` whole or not at all, compressed in chunks of ``block``."""
-    with atomic_path(path) as draft:
-        chunks = None if block is None or array.size == 0 else tuple(block)
-        parameters = {"codec": blosc2.Codec.LZ4HC, "clevel": 5, "nthreads": 1}
-        blosc2.asarray(np.ascontiguousarray(array), urlpath=str(draft), mode="w", chunks=chunks, cparams=parameters)
+    values: Any = np.ascontiguousarray(array)
+    chunks = None if block is None or array.size == 0 else tuple(block)
+    parameters = {"codec": blosc2.Codec.LZ4HC, "clevel": 5, "nthreads": 1}
+    # Packed in memory, because blosc2 does not say that a disk is full.
+    packed: Any = blosc2.asarray(values, chunks=chunks, cparams=parameters)
+    write_bytes(path, packed.to_cframe())
 
 
 def _load(path: Path, in_memory: bool = True) -> Any:
     """Open an array that :func:`_store` wrote, and read all of it if asked."""
-    array = blosc2.open(str(path), mode="r", mmap_mode="r")
-    return array[...] if in_memory else array
+    open_array: Any = blosc2.open
+    try:
+        array = open_array(str(path), mode="r", mmap_mode="r")
+        return array[...] if in_memory else array
+    except (FileNotFoundError, RuntimeError):
+        raise SkipSegError(f"{path} is damaged; delete the folder {path.parent} and run again") from None

@@ -67,7 +67,7 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         center = draw_center(rng, case.labels.shape, case.foreground, self.foreground_share)
         size = self.augmentation.margin_size
         in_slice = self.preprocessing.slice_axis is not None
-        start = place_patch(center[1:] if in_slice else center, size, case.labels.shape[in_slice:])
+        start = self._start(center[1:] if in_slice else center, case.labels.shape[in_slice:])
         if in_slice:
             # Only the slices in reach are read, which matters when the volume lies on disk.
             reach = self.preprocessing.context_slices
@@ -77,10 +77,16 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
             labels = np.asarray(case.labels[center[0]])
         else:
             image, labels = case.image, case.labels
-        patch = cut_patch(image, start, size, fill=None).astype(np.float32)
-        target = cut_patch(labels, start, size, fill=0)
-        patch, target = self.augmentation(patch, np.ascontiguousarray(target), rng)
+        patch = cut_patch(image, start, size).astype(np.float32)
+        target = np.ascontiguousarray(cut_patch(labels, start, size))
+        patch, target = self.augmentation(patch, target, rng)
         return torch.from_numpy(patch), torch.from_numpy(target.astype(np.int64))
+
+    def _start(self, center: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
+        """First voxel of the patch with its margin: the patch is moved inside the case, the margin may stand out."""
+        patch, margin = self.augmentation.patch_size, self.augmentation.margin_size
+        start = place_patch(center, patch, shape)
+        return tuple(s - (m - p) // 2 for s, m, p in zip(start, margin, patch, strict=True))
 
 
 class EpochSampler(Sampler[int]):
@@ -158,9 +164,10 @@ class PatchDataModule(pl.LightningDataModule):
         """The same batches every time; an empty list without held-out cases."""
         if self.val_patches is None:
             return []
-        return [_loader(self.val_patches, self.batch_size, EpochSampler(VALIDATION_PATCHES))]
+        # Not an EpochSampler: Lightning would set its epoch and so move the patches.
+        return [_loader(self.val_patches, self.batch_size, range(VALIDATION_PATCHES))]
 
 
-def _loader(patches: PatchDataset, batch_size: int, sampler: EpochSampler) -> DataLoader[tuple[Tensor, Tensor]]:
+def _loader(patches: PatchDataset, batch_size: int, sampler: EpochSampler | range) -> DataLoader[tuple[Tensor, Tensor]]:
     """Load in the training process; the generator of its own keeps the loader from drawing from the global one."""
     return DataLoader(patches, batch_size, sampler=sampler, num_workers=0, generator=torch.Generator())

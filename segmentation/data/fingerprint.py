@@ -87,7 +87,8 @@ class Fingerprint:
         """Rebuild from :meth:`to_plain`."""
         axes = {name: tuple(plain[name]) for name in ("shape", "spacing_mm", "spacing_low_mm")}
         channels = tuple(ChannelFingerprint(**channel) for channel in plain["channels"])
-        return cls(**{**plain, **axes, "channels": channels})
+        fields: dict[str, Any] = {**plain, **axes, "channels": channels}
+        return cls(**fields)
 
 
 def take_fingerprint(dataset: Dataset, report: CheckReport) -> Fingerprint:

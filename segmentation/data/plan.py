@@ -121,7 +121,7 @@ class Plan:
                 content["slice_axis"],
                 Fingerprint.from_plain(content["fingerprint"]),
             )
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise SkipSegError(f"{path} is not a plan ({error}); make it anew with `skipseg plan`") from None
 
 
@@ -148,8 +148,9 @@ def checked_dataset(path: Path, cache: Path | None) -> tuple[Dataset, CheckRepor
     dataset = open_dataset(path)
     report = check_dataset(dataset, cache=(cache or user_cache()) / "checks")
     if report.errors:
-        more = f" (and {len(report.errors) - 1} more)" if len(report.errors) > 1 else ""
-        raise SkipSegError(f"{path} cannot be trained on: {report.errors[0].sentence}{more}; see `skipseg check`")
+        first, *others = report.errors
+        more = f" (and {len(others)} more)" if others else ""
+        raise SkipSegError(f"{path} cannot be trained on: {first.sentence}{more}; see `skipseg check`")
     return dataset, report
 
 
@@ -186,7 +187,7 @@ def make_plan(fingerprint: Fingerprint, hardware: Hardware, dims: int | None = N
         [shape[a] for a in network_axes], budget.voxels_2d if dimension.value == 2 else budget.voxels_3d
     )
     patch_spacing = [spacing[a] for a in network_axes]
-    strides, kernels = choose_strides(patch, patch_spacing)
+    strides, _ = choose_strides(patch, patch_spacing)
     factors = [math.prod(axis) for axis in zip(*strides, strict=True)]
     patch = [math.ceil(size / factor) * factor for size, factor in zip(patch, factors, strict=True)]
     flat = dimension.value == 2
@@ -195,7 +196,8 @@ def make_plan(fingerprint: Fingerprint, hardware: Hardware, dims: int | None = N
         "data.dims": dimension,
         "data.spacing_mm": Choice(list(spacing), "median of the dataset; across thick slices the finest tenth"),
         "data.patch_size": Choice(
-            patch, f"the median scan has {shape} voxels at this spacing; cut to what {budget.name} can train, in multiples of {factors}"
+            patch, f"the median scan has {shape} voxels at this spacing; cut to what {budget.name} can train, "
+            f"in multiples of {factors}",
         ),
         "data.batch_size": Choice(
             budget.batch_2d if flat else budget.batch_3d, f"enough patches a step for {budget.name}"
@@ -206,9 +208,13 @@ def make_plan(fingerprint: Fingerprint, hardware: Hardware, dims: int | None = N
         "network.depth": Choice(len(strides), "halve until the bottleneck is about 4 voxels wide, 5 times at most"),
         "network.width": Choice(budget.width_2d if flat else budget.width_3d, f"usual for {budget.name}"),
         "augment.flip_axes": choose_flips(fingerprint, network_axes),
-        "epochs": Choice(budget.epochs, f"{budget.epochs} x {budget.steps_per_epoch} steps are a fair length on {budget.name}"),
+        "epochs": Choice(
+            budget.epochs, f"{budget.epochs} x {budget.steps_per_epoch} steps are a fair length on {budget.name}"
+        ),
         "steps_per_epoch": Choice(budget.steps_per_epoch, "an epoch is the unit of validation and of resuming"),
-        "tolerance_mm": Choice(round(max(fingerprint.spacing_mm), 3), "the largest voxel spacing: finer differences are not in the data"),
+        "tolerance_mm": Choice(
+            round(max(fingerprint.spacing_mm), 3), "the largest voxel spacing: finer differences are not in the data"
+        ),
     }  # fmt: skip
     normalisation, why = fingerprint.normalisation()
     return Plan(choices, normalisation, why, slice_axis, fingerprint)
@@ -267,17 +273,15 @@ def choose_strides(patch: Sequence[int], spacing_mm: Sequence[float]) -> tuple[l
     size, spacing = list(patch), list(spacing_mm)
     strides: list[list[int]] = []
     kernels: list[list[int]] = []
-    for _ in range(5):
+    while True:
         finest = min(spacing)
         kernels.append([1 if s > THICK * finest else 3 for s in spacing])
         steps = [2 if n >= 8 and s <= THICK * finest else 1 for n, s in zip(size, spacing, strict=True)]
-        if max(steps) == 1:
+        if max(steps) == 1 or len(strides) == 5:
             break
         strides.append(steps)
         size = [math.ceil(n / step) for n, step in zip(size, steps, strict=True)]
         spacing = [s * step for s, step in zip(spacing, steps, strict=True)]
-    if len(kernels) == len(strides):
-        kernels.append([3] * len(size))
     if not strides:
         return [[2] * len(size)], [[3] * len(size)] * 2
     return strides, kernels

@@ -53,21 +53,20 @@ def place_patch(center: Sequence[int], size: Sequence[int], shape: Sequence[int]
     )
 
 
-def cut_patch(array: NDArray[Any], start: Sequence[int], size: Sequence[int], fill: float | None) -> NDArray[Any]:
-    """Cut a patch from the last axes of ``array``; outside of it, repeat the edge or write ``fill``.
+def cut_patch(array: NDArray[Any], start: Sequence[int], size: Sequence[int]) -> NDArray[Any]:
+    """Cut a patch from the last axes of ``array``; outside of it, the nearest voxel is repeated.
 
     Args:
         array: Shape ``(..., *S)``.
-        start: First voxel, may be negative.
+        start: First voxel, may be negative; the patch must reach into the array.
         size: Spatial shape of the patch.
-        fill: Value outside the array; ``None`` repeats the nearest voxel.
 
     Returns:
         Patch, shape ``(..., *size)``.
 
     Examples:
-        >>> cut_patch(np.arange(3), (-1,), (5,), fill=9)
-        array([9, 0, 1, 2, 9])
+        >>> cut_patch(np.arange(3), (-1,), (5,))
+        array([0, 0, 1, 2, 2])
     """
     shape = array.shape[-len(size) :]
     low = [max(0, s) for s in start]
@@ -77,4 +76,4 @@ def cut_patch(array: NDArray[Any], start: Sequence[int], size: Sequence[int], fi
     if not any(before or after for before, after in pads):
         return inside
     widths = [(0, 0)] * (array.ndim - len(size)) + pads
-    return np.pad(inside, widths, mode="edge") if fill is None else np.pad(inside, widths, constant_values=fill)
+    return np.pad(inside, widths, mode="edge")

@@ -91,7 +91,8 @@ class Preprocessing:
     def from_plain(cls, plain: Mapping[str, Any]) -> "Preprocessing":
         """Rebuild from :meth:`to_plain`."""
         normalisation = tuple(Normalisation(**entry) for entry in plain["normalisation"])
-        return cls(**{**plain, "spacing_mm": tuple(plain["spacing_mm"]), "normalisation": normalisation})
+        fields: dict[str, Any] = {**plain, "spacing_mm": tuple(plain["spacing_mm"]), "normalisation": normalisation}
+        return cls(**fields)
 
     def _front(self, axes: Sequence[Any]) -> tuple[Any, ...]:
         """Move the slice axis to the front of a sequence with one entry a canonical axis."""
@@ -224,7 +225,7 @@ def stack_context(
 
 
 def standardise(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
-    """Centre and scale images in [0, 1], shape ``(B, C, *S)`` with C network channels, by the dataset's mean and std."""
+    """Centre and scale images in [0, 1], shape ``(B, C, *S)`` with C network channels, by the dataset's statistics."""
     repeats = 1 + 2 * preprocessing.context_slices
     shape = (1, -1) + (1,) * (images.ndim - 2)
     mean = torch.tensor([n.mean for n in preprocessing.normalisation] * repeats, device=images.device).view(shape)

@@ -20,7 +20,7 @@ from segmentation.data.transforms import Preprocessing, stack_context, standardi
 from segmentation.inference.window import sliding_window
 from segmentation.model.storage import load_model
 from segmentation.model.unet import UNet
-from segmentation.scans import Scan, find_scans, read_scan, read_series, write_label_map
+from segmentation.scans import Scan, file_ending, find_scans, read_scan, read_series, write_label_map
 
 log = logging.getLogger(__name__)
 
@@ -70,18 +70,21 @@ class Predictor:
         """
         stored = load_model(folder)
         about = stored.description
-        return cls(
-            stored.network.to(device),
-            Preprocessing.from_plain(about["preprocessing"]),
-            about["labels"],
-            about["channel_names"],
-            about["patch_size"],
-            about["flip_axes"],
-            about["mirror"] if mirror is None else mirror,
-            about["keep_largest"],
-            overlap,
-            device,
-        )
+        try:
+            return cls(
+                stored.network.to(device),
+                Preprocessing.from_plain(about["preprocessing"]),
+                about["labels"],
+                about["channel_names"],
+                about["patch_size"],
+                about["flip_axes"],
+                about["mirror"] if mirror is None else mirror,
+                about["keep_largest"],
+                overlap,
+                device,
+            )
+        except (KeyError, TypeError) as error:
+            raise SkipSegError(f"{folder}/model.json does not say how to predict ({error}); train anew") from None
 
     def __call__(self, scan: Scan) -> NDArray[np.uint8]:
         """Segment ``scan``: label values in the scan's own frame, shape as ``scan.spatial_shape``.
@@ -107,10 +110,10 @@ class Predictor:
         """Probabilities of images, shape ``(B, C, *S)``, averaged over mirrored copies if asked."""
         x = standardise(images, self.preprocessing)
         axes = [axis + 2 for axis in self.flip_axes] if self.mirror else []
-        flips = [f for n in range(len(axes) + 1) for f in itertools.combinations(axes, n)]
-        total = torch.zeros(())
+        flips: list[tuple[int, ...]] = [f for n in range(len(axes) + 1) for f in itertools.combinations(axes, n)]
+        total = torch.zeros((), device=x.device)
         for flip in flips:
-            total = self.network(x.flip(flip)).float().softmax(dim=1).flip(flip) + total.to(x.device)
+            total = total + self.network(x.flip(flip)).float().softmax(dim=1).flip(flip)
         return total / len(flips)
 
     def _check(self, scan: Scan) -> None:
@@ -137,11 +140,11 @@ def keep_largest_components(label_map: NDArray[np.uint8]) -> NDArray[np.uint8]:
                [1, 1, 0, 0]], dtype=uint8)
     """
     kept = np.zeros_like(label_map)
+    components = np.zeros(label_map.shape, np.int32)
     for value in np.unique(label_map[label_map > 0]):
-        components, count = ndimage.label(label_map == value, np.ones((3,) * label_map.ndim))
-        if count:
-            sizes = np.bincount(components.ravel())
-            kept[components == 1 + int(np.argmax(sizes[1:]))] = value
+        ndimage.label(label_map == value, np.ones((3,) * label_map.ndim), output=components)
+        sizes = np.bincount(components.ravel())
+        kept[components == 1 + int(np.argmax(sizes[1:]))] = value
     return kept
 
 
@@ -173,7 +176,7 @@ def predict(settings: PredictSettings) -> list[Path]:
     predictor = Predictor.load(
         settings.model, overlap=settings.overlap, mirror=settings.mirror, device=resolve_device(settings.device)
     )
-    found = find_scans(settings.input)
+    found = _find(settings.input, settings.output)
     written: list[Path] = []
     failed: list[str] = []
     for name, paths in tqdm(found.items(), "predict", unit="scan", disable=None):
@@ -206,8 +209,10 @@ def mask_ending(paths: Sequence[Path], wanted: str) -> str:
     """File ending of the mask of a scan that lies in ``paths``.
 
     Examples:
-        >>> mask_ending([Path("a.nii.gz")], "same"), mask_ending([Path("photo.jpg")], "same"), mask_ending([Path("x.png")], "tif")
-        ('.nii.gz', '.png', '.tif')
+        >>> [mask_ending([Path(name)], "same") for name in ("a.nii.gz", "photo.jpg", "b_0000.tiff")]
+        ['.nii.gz', '.png', '.tif']
+        >>> mask_ending([Path("a.nii.gz")], "nrrd")
+        '.nrrd'
     """
     if wanted != "same":
         return f".{wanted}"
@@ -217,6 +222,14 @@ def mask_ending(paths: Sequence[Path], wanted: str) -> str:
     if name.endswith(".nrrd"):
         return ".nrrd"
     return ".tif" if name.endswith((".tif", ".tiff")) else ".png"
+
+
+def _find(source: Path, output: Path) -> dict[str, tuple[Path, ...]]:
+    """Find the scan or scans at ``source``; masks never go among the scans, where they would replace them."""
+    folder = source if source.is_dir() else source.parent
+    if folder.resolve() == output.resolve():
+        raise SkipSegError(f"{output} holds the scans themselves; choose another folder for the masks")
+    return {source.name.removesuffix(file_ending(source)): (source,)} if source.is_file() else find_scans(source)
 
 
 def _read(paths: Sequence[Path], predictor: Predictor, settings: PredictSettings) -> Scan:

@@ -2,19 +2,22 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from segmentation.config import Activation, NetworkSettings, Norm, ShortSkip
 from segmentation.model.skips import join_short_skip
 
-CONV = {2: nn.Conv2d, 3: nn.Conv3d}
-UPCONV = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-MAXPOOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
-DROPOUT = {2: nn.Dropout2d, 3: nn.Dropout3d}
-_BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-_INSTANCE_NORM = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+Layer = Callable[..., nn.Module]
+"""Builds a layer; one for each number of spatial axes."""
 
-_ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
+CONV: dict[int, Layer] = {2: nn.Conv2d, 3: nn.Conv3d}
+UPCONV: dict[int, Layer] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+MAXPOOL: dict[int, Layer] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+DROPOUT: dict[int, Layer] = {2: nn.Dropout2d, 3: nn.Dropout3d}
+_BATCH_NORM: dict[int, Layer] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+_ACTIVATIONS: dict[Activation, Layer] = {
     "relu": lambda: nn.ReLU(inplace=True),
     "leaky_relu": lambda: nn.LeakyReLU(0.01, inplace=True),
     "elu": nn.ELU,
@@ -25,6 +28,25 @@ _ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
 }
 
 
+class InstanceNorm(nn.Module):
+    """Instance normalisation with scale and shift; unlike PyTorch's own, it also takes a map of a single voxel.
+
+    A small image ends as one voxel in the bottleneck. Normalised, that voxel is the shift alone.
+
+    Args:
+        channels: Channels of the map.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise each channel of each image, shape ``(B, C, *S)``."""
+        return torch.instance_norm(x, self.weight, self.bias, None, None, True, 0.0, 1e-5, True)
+
+
 def norm_layer(norm: Norm, dims: int, channels: int) -> nn.Module:
     """Build the normalisation of a map with ``channels`` channels; group uses 8 channels a group where it divides."""
     match norm:
@@ -33,7 +55,7 @@ def norm_layer(norm: Norm, dims: int, channels: int) -> nn.Module:
         case "batch":
             return _BATCH_NORM[dims](channels)
         case "instance":
-            return _INSTANCE_NORM[dims](channels, affine=True)
+            return InstanceNorm(channels)
         case "group":
             return nn.GroupNorm(channels // 8 if channels % 8 == 0 else 1, channels)
 

@@ -21,6 +21,7 @@ _GAIN: dict[Activation, float] = {
     "tanh": 5.0 / 3.0,
     "sigmoid": 1.0,
 }
+_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def named_generator(name: str, seed: int) -> torch.Generator:
@@ -33,10 +34,11 @@ def fans(weight: Tensor, transposed: bool) -> tuple[int, int]:
     """Fan-in and fan-out of a convolution weight, shape ``(out, in, *kernel)``, or ``(in, out, *kernel)`` transposed.
 
     A transposed convolution whose stride equals its kernel writes each output voxel once, so its fan-in is
-    its number of input channels.
+    its number of input channels; each input voxel still reaches a kernel full of output voxels.
     """
+    first, second = weight.shape[:2]
     kernel = math.prod(weight.shape[2:])
-    return (weight.shape[0], weight.shape[1]) if transposed else (weight.shape[1] * kernel, weight.shape[0] * kernel)
+    return (first, second * kernel) if transposed else (second * kernel, first * kernel)
 
 
 def init_parameters(network: nn.Module, init: Init, activation: Activation, seed: int) -> None:
@@ -46,17 +48,17 @@ def init_parameters(network: nn.Module, init: Init, activation: Activation, seed
         network: Changed in place.
         init: ``"he"`` has variance gain^2 / fan_in (He et al. 2015, arXiv:1502.01852), ``"xavier"``
             2 / (fan_in + fan_out) (Glorot and Bengio 2010), ``"orthogonal"`` orthogonal rows times the gain
-            (Saxe et al. 2014, arXiv:1312.6120), ``"torch"`` PyTorch's uniform default. Biases are 0,
-            except with ``"torch"``.
+            (Saxe et al. 2014, arXiv:1312.6120), ``"torch"`` PyTorch's default: uniform within
+            1 / sqrt(k), with k weights to each entry of the first axis. Biases are 0, except with ``"torch"``.
         activation: Sets the gain.
         seed: Same seed, same name, same shape: same numbers.
     """
     for name, module in network.named_modules():
-        if not isinstance(module, nn.modules.conv._ConvNd):
+        if not isinstance(module, _CONVOLUTIONS):
             continue
         generator = named_generator(f"{name}.weight", seed)
         fan_in, fan_out = fans(module.weight, module.transposed)
-        bound = 1 / math.sqrt(fan_in)
+        bound = 1 / math.sqrt(module.weight[0].numel())
         with torch.no_grad():
             match init:
                 case "he":

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from segmentation import SkipSegError
-from segmentation.config import NetworkSettings, to_plain
+from segmentation.config import NetworkSettings, from_plain, to_plain
 from segmentation.model.unet import UNet
 from segmentation.runs import file_hash, read_json, write_bytes, write_json
 
@@ -58,11 +58,13 @@ class Architecture:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Architecture":
-        """Rebuild from :meth:`to_plain`."""
-        settings = dict(plain["settings"])
-        for name in _LEVEL_FIELDS:
-            settings[name] = {int(level): value for level, value in settings[name].items()}
-        return cls(**{**plain, "settings": NetworkSettings(**settings)})
+        """Rebuild from :meth:`to_plain`.
+
+        Raises:
+            SkipSegError: If a setting is unknown, of the wrong type or not among the choices.
+        """
+        fields: dict[str, Any] = {**plain, "settings": from_plain(NetworkSettings, plain["settings"])}
+        return cls(**fields)
 
 
 _LEVEL_FIELDS = ("long_skip_levels", "short_skip_levels")
@@ -127,7 +129,9 @@ def load_model(folder: Path) -> StoredModel:
         network.load_state_dict(load_file(weights))
     except FileNotFoundError:
         raise SkipSegError(f"{weights} is missing; copy it beside model.json") from None
-    except (KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+    except SkipSegError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SkipSegError(f"{folder} does not hold a readable model ({reason}); copy both files again") from None
     return StoredModel(network.eval().requires_grad_(False), description)

@@ -88,7 +88,7 @@ def paired_t_power(effect: float, n: int, alpha: float) -> float:
         >>> round(paired_t_power(0.5, 34, 0.05), 3)
         0.808
     """
-    # The noncentral t distribution by hand, as an average over the spread of a sample: scipy.stats.nct gives nan at times.
+    # The noncentral t distribution, averaged over the spread of a sample by hand: scipy.stats.nct is nan at times.
     freedom = n - 1
     spread = np.sqrt(2 * special.gammaincinv(freedom / 2, (NODES + 1) / 2) / freedom)
     critical = stats.t.isf(alpha / 2, freedom) * spread

@@ -6,6 +6,7 @@ the data is the epoch alone, because samples are numbered (:mod:`segmentation.da
 that is killed at any moment and started again ends with the bits of one that was never interrupted.
 """
 
+import io
 import random
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from segmentation import SkipSegError
-from segmentation.runs import atomic_path
+from segmentation.runs import write_bytes
 
 
 def random_state() -> dict[str, Any]:
@@ -47,8 +48,10 @@ class SafeCheckpointIO(CheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write ``checkpoint`` whole or not at all; any failure is raised, and the file before it stays."""
-        with atomic_path(Path(path)) as draft:
-            torch.save(checkpoint, draft)
+        # By way of memory: torch's own writer hides that the disk is full behind an error of its own.
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        write_bytes(Path(path), content.getvalue())
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         """Read a checkpoint as plain data and tensors.

@@ -63,8 +63,15 @@ class History(pl.Callback):
                 save_weights(self.folder / "best.safetensors", pl_module.final_weights())
         self.rows.append(row)
         write_csv(self.folder / "metrics.csv", self.rows, list(row))
-        if self.patience and self.best_epoch >= 0 and trainer.current_epoch - self.best_epoch >= self.patience:
-            trainer.should_stop = True
+        self._stop_if_time(trainer)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop at once when the training that is resumed had already come to its early end."""
+        self._stop_if_time(trainer)
+
+    def _stop_if_time(self, trainer: pl.Trainer) -> None:
+        """Tell the trainer to stop after ``patience`` epochs without improvement."""
+        trainer.should_stop = self.best_epoch >= 0 and 0 < self.patience < len(self.rows) - self.best_epoch
 
 
 class ProgressBar(pl.Callback):

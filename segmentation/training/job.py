@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from segmentation import SkipSegError
-from segmentation.config import DataSettings, TrainSettings, fill, to_plain
+from segmentation.config import DataSettings, TrainSettings, fill, flatten, to_plain
 from segmentation.data.check import CheckReport
 from segmentation.data.fingerprint import take_fingerprint
 from segmentation.data.manifest import Case, Dataset
@@ -84,11 +84,13 @@ def make_job(settings: TrainSettings) -> Job:
     Raises:
         SkipSegError: If the dataset has errors, or settings and dataset do not fit together.
     """
+    if settings.device == "cuda" and hardware_of("cuda") != "cuda":
+        raise SkipSegError("device cuda was asked for, but PyTorch finds no CUDA device; run `skipseg doctor`")
     dataset, report = checked_dataset(settings.dataset, settings.cache)
     plan = find_plan(dataset, report, settings)
     values = plan.values
     if settings.data.patch_size:
-        del values["network.depth"]  # it was chosen for the planned patch
+        values.pop("network.depth", None)  # it was chosen for the planned patch
     settings = fill(settings, values)
     labelled = replace(dataset, cases=tuple(case for case in dataset.cases if case.label))
     folds = settings.folds or "leave-one-patient-out"
@@ -96,6 +98,9 @@ def make_job(settings: TrainSettings) -> Job:
     splits = make_splits(labelled, folds, settings.split_seed, volumes)
     preprocessing = _preprocessing(settings.data, plan)
     settings, architecture = _architecture(settings, preprocessing, len(dataset.classes))
+    unplanned = [name for name, value in flatten(to_plain(settings)) if value is None and name not in VOLATILE]
+    if unplanned:
+        raise SkipSegError(f"the plan of {settings.dataset} lacks {', '.join(unplanned)}; run `skipseg plan` again")
     fold = splits.select(settings.fold)
     return Job(settings, labelled, hash_dataset(dataset, report), plan, fold, splits, preprocessing, architecture)
 

@@ -13,6 +13,7 @@ run/
 
 import logging
 import resource
+import signal
 import time
 import warnings
 from collections.abc import Generator, Sequence
@@ -37,6 +38,7 @@ from segmentation.runs import is_draft, read_json, user_cache, write_json, write
 from segmentation.training.checkpoint import ExactResume, SafeCheckpointIO
 from segmentation.training.history import History, ProgressBar
 from segmentation.training.job import VOLATILE, Job, make_job
+from segmentation.training.lock import locked
 from segmentation.training.task import SegmentationTask
 
 _WRITTEN_FIRST = ("config.yaml", "plan.json")
@@ -55,16 +57,24 @@ def train(settings: TrainSettings) -> Path:
         The run folder.
 
     Raises:
-        SkipSegError: If the dataset has errors, or the folder holds a run of other settings.
+        SkipSegError: If the dataset has errors, or the folder holds a run of other settings, or another
+            process is training in it.
         OSError: If the disk is full; the training can be continued once there is room.
+        KeyboardInterrupt: If interrupted; the same call continues.
     """
     job = make_job(settings)
     folder = job.settings.out
-    if open_run(folder, job) == "finished":
-        return folder
-    started = time.perf_counter()
     if job.settings.threads:
         torch.set_num_threads(job.settings.threads)
+    with locked(folder):
+        if open_run(folder, job) != "finished":
+            _train(folder, job)
+    return folder
+
+
+def _train(folder: Path, job: Job) -> None:
+    """Train from the start, or from ``last.ckpt`` if there is one, and write the model."""
+    started = time.perf_counter()
     steps, epochs = job.settings.steps_per_epoch or 1, job.settings.epochs or 1
     network = job.architecture.build(job.settings.seed)
     task = SegmentationTask(network, job.settings.optim, job.preprocessing, job.architecture.classes, steps * epochs)
@@ -74,13 +84,14 @@ def train(settings: TrainSettings) -> Path:
     pl.seed_everything(job.settings.seed, verbose=False)
     with quiet_lightning():
         trainer = build_trainer(job.settings, [history, ProgressBar(steps), ExactResume(last)])
-        trainer.fit(task, load_data(job, steps), ckpt_path=resume, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        try:
+            trainer.fit(task, load_data(job, steps), ckpt_path=resume, weights_only=True)
+        except SystemExit:  # Lightning's answer to Ctrl-C, which it then leaves ignored, and to SIGTERM
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            raise KeyboardInterrupt from None
     finish_run(folder, job, task, history)
     spent = {"train_seconds": round(time.perf_counter() - started, 1), "peak_memory_mb": peak_memory_mb()}
     write_json(folder / "timing.json", spent | {"resumed": resume is not None})
-    return folder
 
 
 def load_data(job: Job, steps: int) -> PatchDataModule:
@@ -94,9 +105,13 @@ def load_data(job: Job, steps: int) -> PatchDataModule:
 def open_run(folder: Path, job: Job) -> str:
     """Create the run folder, or recognise the run in it: ``"new"``, ``"running"`` or ``"finished"``.
 
+    What a killed process left half-written is removed.
+
     Raises:
         SkipSegError: If the folder holds a run of other settings.
     """
+    for draft in filter(is_draft, folder.rglob(".*")):
+        draft.unlink()
     plain = to_plain(job.settings)
     if (folder / "run.json").exists():
         record = read_json(folder / "run.json")
@@ -107,7 +122,7 @@ def open_run(folder: Path, job: Job) -> str:
                 f"{folder} holds a run with another {', '.join(changed)}; choose another folder or delete it"
             )
         return str(record["state"])
-    if folder.exists() and any(item.name not in _WRITTEN_FIRST for item in folder.iterdir() if not is_draft(item)):
+    if folder.exists() and any(item.name not in _WRITTEN_FIRST for item in folder.iterdir()):
         raise SkipSegError(f"{folder} exists and is not a run; choose another folder")
     write_text(folder / "config.yaml", yaml.safe_dump(plain, sort_keys=False))
     job.plan.write(folder / "plan.json")
@@ -166,8 +181,6 @@ def finish_run(folder: Path, job: Job, task: SegmentationTask, history: History)
 def build_trainer(settings: TrainSettings, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
     """Configure Lightning: it runs the loop, and everything it would write is written by us."""
     cuda = hardware_of(settings.device) == "cuda"
-    if settings.device == "cuda" and not cuda:
-        raise SkipSegError("device cuda was asked for, but PyTorch finds no CUDA device; run `skipseg doctor`")
     precision: Any = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}.get(settings.precision)
     if precision is None:
         precision = ("bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed") if cuda else "32-true"
@@ -199,9 +212,11 @@ def quiet_lightning() -> Generator[None]:
     with warnings.catch_warnings():
         for message in _EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message)
-        yield
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 def peak_memory_mb() -> int:

@@ -159,6 +159,6 @@ def test_bad_input_is_refused(change, message):
         score_case(**GOOD | change)
 
 
-def test_metrics_do_not_load_torch():
+def test_metrics_do_not_load_torch(root):
     code = "import sys, segmentation.metrics, segmentation.statistics; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=sys.path[0] or None)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)

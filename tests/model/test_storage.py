@@ -1,0 +1,114 @@
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save
+
+from segmentation import SkipSegError
+from segmentation.config import NetworkSettings
+from segmentation.model.storage import Architecture, load_model, save_model, save_weights
+from segmentation.model.unet import UNet
+from segmentation.runs import file_hash
+
+SETTINGS = NetworkSettings(depth=2, width=8, long_skip_levels={0: "none"}, short_skip_levels={2: "dense"}, norm="batch")
+ARCHITECTURE = Architecture(SETTINGS, 3, 2, 3, [[1, 2, 2], [2, 2, 2]], [[1, 3, 3], [3, 3, 3], [3, 3, 3]])
+
+
+@pytest.fixture
+def network() -> UNet:
+    network = ARCHITECTURE.build(seed=5)
+    network(torch.randn(2, 2, 7, 9, 8))  # fills the running statistics of the batch normalisation
+    return network
+
+
+@pytest.fixture
+def folder(tmp_path: Path, network: UNet) -> Path:
+    save_model(tmp_path / "model", ARCHITECTURE, network.state_dict(), {"labels": {"background": 0, "tumour": 1}})
+    return tmp_path / "model"
+
+
+def edit(folder: Path, **changes) -> None:
+    description = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(description | changes))
+
+
+def edit_architecture(folder: Path, **changes) -> None:
+    edit(folder, architecture=json.loads((folder / "model.json").read_text())["architecture"] | changes)
+
+
+def edit_settings(folder: Path, **changes) -> None:
+    architecture = json.loads((folder / "model.json").read_text())["architecture"]
+    edit_architecture(folder, settings=architecture["settings"] | changes)
+
+
+def replace_weights(folder: Path, content: bytes) -> None:
+    """Swap the weights and make model.json agree, as someone who means harm would."""
+    (folder / "model.safetensors").write_bytes(content)
+    edit(folder, sha256=file_hash(folder / "model.safetensors"))
+
+
+def test_a_reloaded_model_gives_equal_bits(folder: Path, network: UNet):
+    stored = load_model(folder)
+    x = torch.randn(1, 2, 5, 11, 9)
+    assert torch.equal(stored.network(x), network.eval()(x))
+    loaded, kept = stored.network.state_dict(), network.state_dict()
+    assert loaded.keys() == kept.keys()
+    assert all(torch.equal(loaded[name], kept[name]) for name in kept)
+    assert stored.network.settings == SETTINGS
+    assert stored.description["labels"] == {"background": 0, "tumour": 1}
+    assert not stored.network.training
+    assert not any(parameter.requires_grad for parameter in stored.network.parameters())
+
+
+def test_an_architecture_survives_json():
+    plain = json.loads(json.dumps(ARCHITECTURE.to_plain()))
+    assert Architecture.from_plain(plain) == ARCHITECTURE
+
+
+def test_equal_weights_give_equal_bytes(tmp_path: Path):
+    weights = ARCHITECTURE.build().state_dict()
+    save_weights(tmp_path / "a.safetensors", weights)
+    save_weights(tmp_path / "b.safetensors", dict(reversed(weights.items())))
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+class Bomb:
+    def __reduce__(self):
+        return (Path.touch, (Path("exploded"),))
+
+
+DAMAGE = {
+    "no model.json": (lambda folder: (folder / "model.json").unlink(), "holds no model.json"),
+    "json cut": (lambda folder: (folder / "model.json").write_text('{"format": 1,'), "not valid JSON"),
+    "foreign json": (lambda folder: (folder / "model.json").write_text('{"weights": 3}'), "readable model"),
+    "json list": (lambda folder: (folder / "model.json").write_text("[1, 2]"), "readable model"),
+    "newer": (lambda folder: edit(folder, format=99), "newer SkipSeg"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "is missing"),
+    "other weights": (lambda folder: (folder / "model.safetensors").write_bytes(b"x"), "not the file"),
+    "garbage": (lambda folder: replace_weights(folder, b"garbage" * 99), "readable model"),
+    "empty": (lambda folder: replace_weights(folder, b""), "readable model"),
+    "pickle": (lambda folder: replace_weights(folder, pickle.dumps(Bomb())), "readable model"),
+    "other network": (lambda folder: replace_weights(folder, save({"a": torch.zeros(3)})), "readable model"),
+    "other width": (lambda folder: edit_settings(folder, width=4), "readable model"),
+    "no depth": (lambda folder: edit_settings(folder, depth=None), "readable model"),
+    "unknown skip": (lambda folder: edit_settings(folder, long_skip="gated"), "gated"),
+    "unknown setting": (lambda folder: edit_settings(folder, colour=3), "colour"),
+    "level in words": (lambda folder: edit_settings(folder, long_skip_levels={"top": "none"}), "long_skip_levels"),
+    "level out of range": (lambda folder: edit_settings(folder, long_skip_levels={"7": "none"}), "level"),
+    "five axes": (lambda folder: edit_architecture(folder, dims=5), "readable model"),
+    "unknown entry": (lambda folder: edit_architecture(folder, colour=3), "readable model"),
+    "too few strides": (lambda folder: edit_architecture(folder, strides=[[2, 2, 2]]), "readable model"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_or_foreign_model_is_refused_in_one_line(folder: Path, monkeypatch, damage: str):
+    monkeypatch.chdir(folder)
+    spoil, message = DAMAGE[damage]
+    spoil(folder)
+    with pytest.raises(SkipSegError, match=message) as refused:
+        load_model(folder)
+    assert "\n" not in str(refused.value)
+    assert not Path("exploded").exists()

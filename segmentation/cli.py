@@ -208,10 +208,18 @@ def _run(command: Command, settings: Any) -> int:
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         return _complain(f"{error.strerror or error}{where}", 1)
-    except MemoryError:
-        return _complain("out of memory; a smaller data.patch_size or data.batch_size needs less", 1)
-    except Exception as error:  # a bug of ours: the user gets one line, and the traceback is kept for us
+    except Exception as error:
+        if _is_lack_of_memory(error):
+            return _complain("out of memory; a smaller data.patch_size or data.batch_size needs less", 1)
+        # A bug of ours: the user gets one line, and the traceback is kept for us.
         return _complain(f"internal error, {type(error).__name__}: {error}; details are in {_keep_traceback()}", 1)
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """Tell whether Python, PyTorch on a GPU, or PyTorch on a CPU ran out of memory."""
+    # PyTorch's own kinds are known by name and words: importing it here would cost seconds.
+    kind, words = type(error).__name__, str(error)
+    return isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "can't allocate memory" in words
 
 
 def _keep_traceback() -> str:
@@ -262,10 +270,10 @@ def parse(name: str, arguments: Sequence[str]) -> Any:
             given[index] = f"--{field}={given[index]}"
     try:
         values = vars(parser.instantiate(parser.parse_args(given)))
-    except ArgumentError as error:
+        values.pop("config", None)
+        return getattr(config, command.settings)(**values) if command.settings else None
+    except (ArgumentError, SkipSegError) as error:
         raise SkipSegError(f"{' '.join(str(error).split())}; see `skipseg {name} --help`") from None
-    values.pop("config", None)
-    return getattr(config, command.settings)(**values) if command.settings else None
 
 
 if __name__ == "__main__":

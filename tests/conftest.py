@@ -1,8 +1,9 @@
 """What all tests share: one thread, a cache folder of their own, and a dataset made on the spot."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before numpy and torch load; commands that tests start inherit it
 
@@ -12,7 +13,10 @@ import pytest
 from hypothesis import settings
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
+from segmentation.config import TrainSettings, from_plain
 from segmentation.data.manifest import Case, Dataset, write_dataset
 
 # The same examples in every run, and no verdict on how busy the machine is.
@@ -22,6 +26,8 @@ settings.load_profile("skipseg")
 ROOT = Path(__file__).parents[1]
 AFFINE = np.array([[-0.9, 0.1, 0, 40], [0.1, 0.9, 0, -30], [0, 0, 2.5, 7], [0, 0, 0, 1]])
 """Voxel to world of the volumes: oblique, anisotropic, first axis towards the left."""
+TINY = {"epochs": 2, "steps_per_epoch": 2, "threads": 1, "device": "cpu", "network": {"depth": 1, "width": 4}}
+"""Settings of a training that takes a second."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -63,6 +69,42 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def volumes(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Six NIfTI volumes of three patients; read only, make your own with ``make_dataset`` to change it."""
     return _write_dataset(tmp_path_factory.mktemp("volumes"), dims=3)
+
+
+@pytest.fixture(scope="session")
+def volume_model(volumes: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run folder of a 3-D network that was trained on ``volumes`` for a moment; read only."""
+    from segmentation.training.train import train  # seconds, which most test rooms need not spend
+
+    plain = {"dataset": str(volumes.root), "out": str(tmp_path_factory.mktemp("model") / "run"), "folds": 0, **TINY}
+    return train(from_plain(TrainSettings, plain | {"data": {"patch_size": [16, 16, 16], "batch_size": 2}}))
+
+
+@pytest.fixture(scope="session")
+def write_series() -> Callable[..., Path]:
+    """Function that writes a DICOM series: :func:`_write_series`."""
+    return _write_series
+
+
+def _write_series(folder: Path, volume: NDArray[Any], heights_mm: Sequence[float], series: str = "1.2.3") -> Path:
+    """Write ``volume``, shape ``(I, J, K)``, as one axial CT slice for each of K heights; voxels are 0.9 mm wide."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, height in enumerate(heights_mm):
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = CTImageStorage, ExplicitVRLittleEndian
+        meta.MediaStorageSOPInstanceUID = f"{series}.{index + 1}"
+        file = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
+        file.SOPClassUID, file.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+        file.Modality, file.SeriesInstanceUID, file.PatientName = "CT", series, "Doe^Jane"
+        file.ImagePositionPatient, file.ImageOrientationPatient = [-12.0, 30.5, height], [1, 0, 0, 0, 1, 0]
+        file.PixelSpacing, file.SliceThickness = [0.9, 0.9], 2.5
+        file.Columns, file.Rows = volume.shape[:2]
+        file.SamplesPerPixel, file.PhotometricInterpretation, file.PixelRepresentation = 1, "MONOCHROME2", 0
+        file.BitsAllocated, file.BitsStored, file.HighBit = 16, 16, 15
+        file.RescaleSlope, file.RescaleIntercept = 1, 0
+        file.PixelData = volume[:, :, index].T.astype("<u2").tobytes()
+        file.save_as(folder / f"{series}-{index:03}.dcm", enforce_file_format=True)
+    return folder
 
 
 def _write_dataset(folder: Path, dims: int, patients: int = 3, cases_each: int = 2, seed: int = 0) -> Dataset:

@@ -251,4 +251,3 @@ def describe_dataset(job: Job) -> dict[str, Any]:
         "cases": len(dataset.cases),
         "labels": dict(dataset.labels),
     }
-

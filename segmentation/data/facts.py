@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from segmentation import SkipSegError
 from segmentation.data.manifest import Case, Dataset, name_few
-from segmentation.scans import Scan, read_label_map, read_scan, same_grid
+from segmentation.scans import Scan, grid_difference, read_label_map, read_scan
 
 Severity = Literal["error", "warning", "note"]
 
@@ -191,7 +191,7 @@ def _read_labels(case: Case, scan: Scan, dataset: Dataset) -> tuple[NDArray[Any]
     except (SkipSegError, OSError) as error:
         code = "label-values" if _is_readable(case.label) else "unreadable"
         return None, [Finding("error", code, (case.name,), str(error))]
-    difference = same_grid(scan, labels)
+    difference = grid_difference(scan, labels)
     if difference:
         message = f"image and label map differ in {difference}"
         return None, [Finding("error", "grid", (case.name,), message, "resample the label map onto the image")]

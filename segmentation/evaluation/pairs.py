@@ -9,7 +9,7 @@ import numpy as np
 
 from segmentation import SkipSegError
 from segmentation.data.manifest import name_few
-from segmentation.scans import Scan, file_ending, read_label_map, same_grid
+from segmentation.scans import Scan, file_ending, grid_difference, read_label_map
 from segmentation.scans.files import ENDINGS
 
 
@@ -64,7 +64,7 @@ def read_pair(pair: CasePair) -> tuple[Scan, Scan]:
         if pair.prediction is None:
             return Scan(np.zeros_like(reference.array), reference.affine), reference
         prediction = read_label_map(pair.prediction)
-        if difference := same_grid(prediction, reference):
+        if difference := grid_difference(prediction, reference):
             raise SkipSegError(
                 f"prediction and reference differ in {difference}; write the prediction in the frame of its scan, "
                 "or resample it with nearest neighbour"

@@ -12,7 +12,7 @@ from segmentation import SkipSegError
 from segmentation.evaluation.overlays import write_overlay
 from segmentation.evaluation.pairs import CasePair, read_pair
 from segmentation.evaluation.summary import case_dice
-from segmentation.scans import Scan, read_scan, same_grid, to_canonical
+from segmentation.scans import Scan, grid_difference, read_scan, to_canonical
 
 
 def draw_worst(
@@ -63,7 +63,7 @@ def _image(pair: CasePair, reference: Scan) -> NDArray[Any] | None:
     if not pair.images:
         return None
     scan = to_canonical(read_scan(pair.images))
-    if difference := same_grid(scan, reference):
+    if difference := grid_difference(scan, reference):
         raise SkipSegError(f"scan and reference differ in {difference}")
     return scan.array
 

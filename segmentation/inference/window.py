@@ -71,6 +71,9 @@ def sliding_window(
     Returns:
         Probabilities, shape ``(K, *S)``, summing to 1 over K.
 
+    Raises:
+        ValueError: If the image has no voxels.
+
     Examples:
         A network that looks at single voxels gives the same by windows as in one piece:
 
@@ -80,21 +83,21 @@ def sliding_window(
         True
     """
     shape = image.shape[1:]
+    if 0 in shape:
+        raise ValueError(f"an image without voxels has no windows, got shape {image.shape}")
     size = tuple(min(w, s) for w, s in zip(window, shape, strict=True))
     weights = gaussian_window(size)
-    total: NDArray[np.float32] | None = None
+    total = np.zeros((0, *shape), np.float32)
     norm = np.zeros(shape, np.float32)
     for places in _batches(window_places(shape, size, overlap), batch_size):
         stack = np.stack([image[(slice(None), *place)] for place in places]).astype(np.float32)
         with torch.inference_mode():
             probabilities = network(torch.from_numpy(stack).to(device)).float().cpu().numpy()
-        if total is None:
+        if not len(total):
             total = np.zeros((probabilities.shape[1], *shape), np.float32)
         for place, values in zip(places, probabilities, strict=True):
             total[(slice(None), *place)] += values * weights
             norm[place] += weights
-    if total is None:
-        raise ValueError(f"an image without voxels has no windows, got shape {image.shape}")
     total /= norm
     return total
 

@@ -2,7 +2,7 @@
 
 from segmentation.scans.dicom import read_series
 from segmentation.scans.files import file_ending, find_scans, read_label_map, read_scan, scan_geometry, write_label_map
-from segmentation.scans.geometry import from_canonical, same_grid, to_canonical
+from segmentation.scans.geometry import from_canonical, grid_difference, to_canonical
 from segmentation.scans.rtstruct import read_rtstruct, roi_names
 from segmentation.scans.scan import Grid, Scan
 from segmentation.scans.series import Series, list_series
@@ -14,13 +14,13 @@ __all__ = [
     "file_ending",
     "find_scans",
     "from_canonical",
+    "grid_difference",
     "list_series",
     "read_label_map",
     "read_rtstruct",
     "read_scan",
     "read_series",
     "roi_names",
-    "same_grid",
     "scan_geometry",
     "to_canonical",
     "write_label_map",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from segmentation import SkipSegError
 from segmentation.scans import nifti, nrrd, picture
 from segmentation.scans.dicom import read_series, series_grid
-from segmentation.scans.geometry import same_grid
+from segmentation.scans.geometry import grid_difference
 from segmentation.scans.scan import Grid, Scan
 from segmentation.scans.series import is_dicom_file, is_series_folder
 
@@ -47,7 +47,7 @@ def read_scan(paths: Path | Sequence[Path], channels: int | None = None) -> Scan
     scans = [_read(source, channels) for source in sources]
     first = scans[0]
     for other in scans[1:]:
-        if difference := same_grid(first, other):
+        if difference := grid_difference(first, other):
             raise SkipSegError(
                 f"{first.source} and {other.source} are channels of one scan but differ in {difference}; "
                 "resample one onto the other first"
@@ -97,7 +97,7 @@ def read_label_map(path: Path, like: Scan | None = None, remap: Mapping[int, int
     scan = _read(path, None)
     if (scan.array[1:] != scan.array[:1]).any():
         raise SkipSegError(f"{path.name} is a colour picture; store one gray value a label instead")
-    if like is not None and (difference := same_grid(like, scan)):
+    if like is not None and (difference := grid_difference(like, scan)):
         raise SkipSegError(
             f"{path.name} does not lie on the grid of {like.source}: {difference} (scan against label map); "
             "resample the label map onto the scan"

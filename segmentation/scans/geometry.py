@@ -60,7 +60,7 @@ def shear_degrees(affine: NDArray[np.float64]) -> float:
     return float(np.degrees(np.arcsin(np.abs(cosines).clip(0, 1).max())))
 
 
-def same_grid(a: Scan | Grid, b: Scan | Grid) -> str | None:
+def grid_difference(a: Scan | Grid, b: Scan | Grid) -> str | None:
     """Say in words how two grids differ.
 
     Two grids are the same when their shapes agree and each corner voxel lies within
@@ -75,9 +75,9 @@ def same_grid(a: Scan | Grid, b: Scan | Grid) -> str | None:
 
     Examples:
         >>> a = Grid((57, 49, 3), np.diag([1.0, 1.0, 5.0, 1.0]))
-        >>> same_grid(a, Grid((57, 49, 3), np.diag([1.0, 1.0, 5.0, 1.0]))) is None
+        >>> grid_difference(a, Grid((57, 49, 3), np.diag([1.0, 1.0, 5.0, 1.0]))) is None
         True
-        >>> same_grid(a, Grid((57, 49, 3), np.diag([1.0, 1.0, 4.0, 1.0])))
+        >>> grid_difference(a, Grid((57, 49, 3), np.diag([1.0, 1.0, 4.0, 1.0])))
         'spacing (1, 1, 5) mm against (1, 1, 4) mm'
     """
     a, b = (scan.grid if isinstance(scan, Scan) else scan for scan in (a, b))

@@ -112,7 +112,11 @@ class SegmentationTask(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Continue the moving average."""
-        self.average = {name: value.to(self.device) for name, value in checkpoint["average"].items()}
+        self.average = checkpoint["average"]
+
+    def on_train_start(self) -> None:
+        """Bring a loaded average to where the network is by now."""
+        self.average = {name: value.to(self.device) for name, value in self.average.items()}
 
     def final_weights(self) -> dict[str, Tensor]:
         """The weights to keep: the moving average if there is one, on the CPU."""

@@ -97,9 +97,11 @@ def _train(folder: Path, job: Job) -> None:
 def load_data(job: Job, steps: int) -> PatchDataModule:
     """Prepare both sides of the fold and cut patches from them."""
     cache = job.settings.cache or user_cache()
-    sides = [cache_cases(job.dataset, job.cases(s), job.preprocessing, cache) for s in (job.fold.train, job.fold.val)]
+    learnt, held_out = (
+        cache_cases(job.dataset, job.cases(side), job.preprocessing, cache) for side in (job.fold.train, job.fold.val)
+    )
     settings = job.settings
-    return PatchDataModule(*sides, job.preprocessing, settings.data, settings.augment, steps, settings.seed)
+    return PatchDataModule(learnt, held_out, job.preprocessing, settings.data, settings.augment, steps, settings.seed)
 
 
 def open_run(folder: Path, job: Job) -> str:

@@ -86,13 +86,13 @@ def test_network_contract(dims, changes):
 @pytest.mark.parametrize(
     ("long", "short", "two", "three"),
     [
-        ("concat", "none", 30_091, 89_699),
-        ("add", "none", 27_211, 81_059),
-        ("none", "none", 27_211, 81_059),
-        ("concat", "add", 31_339, 90_947),
-        ("none", "add", 28_075, 81_923),
-        ("concat", "dense", 26_683, 67_539),
-        ("none", "dense", 24_091, 61_203),
+        ("concat", "none", 29_571, 85_411),
+        ("add", "none", 26_691, 76_771),
+        ("none", "none", 26_691, 76_771),
+        ("concat", "add", 30_947, 86_787),
+        ("none", "add", 27_403, 77_483),
+        ("concat", "dense", 21_299, 54_675),
+        ("none", "dense", 18_099, 45_715),
     ],
 )
 def test_parameter_counts_are_golden(long, short, two, three):
@@ -144,6 +144,22 @@ def test_logits_are_unbounded():
         network.heads[0].weight *= 1000
     assert torch.allclose(network(x), 1000 * logits, rtol=1e-3)
     assert logits.min() < 0 < logits.max()
+
+
+@pytest.mark.parametrize("long", LONG)
+@pytest.mark.parametrize("downsample", ["maxpool", "stride"])
+def test_what_a_voxel_says_stays_around_it(long, downsample):
+    """No level mirrors or shifts its map: a change of one voxel is felt there and nowhere far from it."""
+    network = build(2, {"long_skip": long, "downsample": downsample, "norm": "none"}).eval()
+    x = torch.randn(1, 2, 61, 70)
+    for place in ((7, 9), (52, 9), (30, 60)):
+        changed = x.clone()
+        changed[0, :, *place] += 50
+        felt = (network(changed) - network(x)).abs().sum(dim=(0, 1)).detach()
+        rows, columns = torch.nonzero(felt > 1e-3 * felt.max(), as_tuple=True)
+        assert felt[place] > 0
+        assert (rows - place[0]).abs().max() <= 24
+        assert (columns - place[1]).abs().max() <= 24
 
 
 def perturb_encoder_map(network: UNet, level: int, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -202,7 +218,7 @@ def test_conditions_share_every_initial_tensor_of_one_name_and_shape(init):
     ]
     for a, b in itertools.combinations(conditions, 2):
         shared = [name for name in a if name in b and a[name].shape == b[name].shape]
-        assert len(shared) >= 24
+        assert len(shared) >= 6
         assert [name for name in shared if not torch.equal(a[name], b[name])] == []
 
 

@@ -15,7 +15,7 @@ from segmentation.scans import (
     read_label_map,
     read_scan,
     read_series,
-    same_grid,
+    grid_difference,
     scan_geometry,
     write_label_map,
 )
@@ -62,7 +62,7 @@ def test_read_scan_takes_the_folder_and_a_label_map_goes_to_nifti_and_nrrd(make_
         write_label_map(tmp_path / name, mask, scan)
         back = read_label_map(tmp_path / name, like=scan)
         np.testing.assert_array_equal(back.array[0], mask)
-        assert same_grid(scan, back) is None
+        assert grid_difference(scan, back) is None
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_missing_slices(make_series: MakeSeries):
     with pytest.raises(SkipSegError, match="missing"):
         read_series(folder, repair=["spacing", "tilt", "duplicates"])
     mended = read_series(folder, repair=["gaps"])
-    assert same_grid(whole, mended) is None
+    assert grid_difference(whole, mended) is None
     np.testing.assert_allclose(mended.array, whole.array, atol=1)
     assert mended.notes == ("2 of 9 slices are missing: repaired by resampling",)
 
@@ -294,7 +294,7 @@ def test_real_series_are_told_apart_and_read(real_dicom: Path):
     np.testing.assert_allclose(scan.spacing_mm, (0.6875, 0.6875, 6.5), atol=1e-3)
     assert scan.orientation == "LPS"
     flair = read_series(real_dicom / "tcia_pgbm_003_mr" / "36468-FLAIRreg-58706")
-    assert same_grid(scan, flair) is None
+    assert grid_difference(scan, flair) is None
 
 
 def test_a_real_series_lies_on_the_grid_of_another_tools_label_map(real_dicom: Path):

@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.spatial.transform import Rotation
 
 from segmentation import SkipSegError
-from segmentation.scans import Grid, Scan, from_canonical, same_grid, to_canonical
+from segmentation.scans import Grid, Scan, from_canonical, grid_difference, to_canonical
 from segmentation.scans.geometry import check_affine, shear_degrees
 
 SHAPE = (5, 7, 4)
@@ -112,17 +112,17 @@ def test_rotations_have_no_shear(affine: np.ndarray):
         (lambda a: a + np.array([[0, 0, 0, 0.5]] * 3 + [[0] * 4]), "position"),
     ],
 )
-def test_same_grid_names_the_difference(change, words: str | None):
+def test_grid_difference_names_the_difference(change, words: str | None):
     affine = np.diag([0.7, 0.7, 2.0, 1.0])
-    difference = same_grid(Grid((49, 67, 57), affine), Grid((49, 67, 57), change(affine)))
+    difference = grid_difference(Grid((49, 67, 57), affine), Grid((49, 67, 57), change(affine)))
     assert difference is None if words is None else words in (difference or "")
 
 
-def test_same_grid_names_shapes_first():
-    assert same_grid(Grid((4, 5), np.eye(4)), Grid((5, 4), np.eye(4))) == "shape (4, 5) against (5, 4)"
+def test_grid_difference_names_shapes_first():
+    assert grid_difference(Grid((4, 5), np.eye(4)), Grid((5, 4), np.eye(4))) == "shape (4, 5) against (5, 4)"
 
 
 def test_a_small_turn_over_a_long_volume_is_a_difference():
     turned = np.eye(4)
     turned[:3, :3] = Rotation.from_euler("z", 0.01, degrees=True).as_matrix()
-    assert same_grid(Grid((512, 512, 3), np.eye(4)), Grid((512, 512, 3), turned)) is not None
+    assert grid_difference(Grid((512, 512, 3), np.eye(4)), Grid((512, 512, 3), turned)) is not None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from segmentation import SkipSegError
-from segmentation.scans import Scan, read_label_map, read_scan, same_grid, scan_geometry, write_label_map
+from segmentation.scans import Scan, read_label_map, read_scan, grid_difference, scan_geometry, write_label_map
 
 SHAPE = (9, 7, 5)
 AFFINE = np.array([[0, 0, 3.0, -10], [-1.5, 0, 0, 20], [0, 2, 0, 5], [0, 0, 0, 1]])
@@ -72,7 +72,7 @@ def test_the_same_map_gives_the_same_bytes(tmp_path: Path):
 def test_nrrd_and_nifti_of_one_scan_share_a_grid(tmp_path: Path):
     nib.save(nib.Nifti1Image(voxels(), AFFINE), tmp_path / "scan.nii.gz")
     scan = read_scan(write_lps(tmp_path / "scan.nrrd", voxels(), AFFINE))
-    assert same_grid(scan, read_scan(tmp_path / "scan.nii.gz")) is None
+    assert grid_difference(scan, read_scan(tmp_path / "scan.nii.gz")) is None
 
 
 def test_a_list_axis_holds_channels_when_their_number_is_given(tmp_path: Path):

@@ -1,0 +1,77 @@
+"""One cell: train, segment, score; what stands already is kept."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from segmentation.ablation import cell as cell_module
+from segmentation.ablation.cell import is_done, run_cell
+from segmentation.ablation.study import expand, read_study
+from segmentation.runs import read_csv, read_json
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+@pytest.fixture
+def settings_of(tmp_path, write_study):
+    """Function of a dataset and a folder name: settings of one cell."""
+
+    def make(dataset, name):
+        study = read_study(write_study(tmp_path, dataset, conditions={"a": {}}), None)
+        return expand(study, tmp_path / name, None)[0].job.settings
+
+    return make
+
+
+@pytest.mark.parametrize("kind", ["pictures", "volumes"])
+def test_cell_holds_model_masks_and_scores(request, settings_of, kind):
+    dataset = request.getfixturevalue(kind)
+    folder = run_cell(settings_of(dataset, "out"))
+    assert is_done(folder)
+    held_out = read_json(folder / "run.json")["val_cases"]
+    rows = read_csv(folder / "evaluation" / "cases.csv")
+    assert sorted({row["case"] for row in rows}) == sorted(held_out)
+    assert {row["class"] for row in rows} == {"organ", "lesion"}
+    cases = {case.name: case for case in dataset.cases}
+    for name in held_out:
+        if kind == "pictures":
+            mask, scan = (
+                np.array(Image.open(path)) for path in (folder / "predictions" / f"{name}.png", cases[name].images[0])
+            )
+        else:
+            mask, scan = (nib.load(path) for path in (folder / "predictions" / f"{name}.nii.gz", cases[name].images[0]))
+            np.testing.assert_array_equal(mask.affine, scan.affine)
+        assert mask.shape == scan.shape
+    timing = read_json(folder / "timing.json")
+    assert {"train_seconds", "predict_seconds", "peak_memory_mb"} <= set(timing)
+
+
+def test_finished_cell_is_left_as_it_is(pictures, settings_of):
+    settings = settings_of(pictures, "out")
+    folder = run_cell(settings)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert run_cell(settings) == folder
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+@pytest.mark.parametrize("moment", ["predict_cases", "evaluate", "write_json"])
+def test_interrupted_after_training_gives_the_same_bytes(pictures, settings_of, results, monkeypatch, moment):
+    whole = run_cell(settings_of(pictures, "whole"))
+    settings = settings_of(pictures, "out")
+    real = getattr(cell_module, moment)
+
+    def deadly(*args, **kwargs):
+        real(*args, **kwargs)
+        raise Killed
+
+    monkeypatch.setattr(cell_module, moment, deadly)
+    with pytest.raises(Killed):
+        run_cell(settings)
+    monkeypatch.undo()
+    model = (settings.out / "model.safetensors").stat().st_mtime_ns
+    run_cell(settings)
+    assert (settings.out / "model.safetensors").stat().st_mtime_ns == model, "it was trained already"
+    assert results(settings.out) == results(whole)

@@ -1,0 +1,177 @@
+"""Studies in processes: what is finished is kept, what failed is named and tried again, a kill changes nothing."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from segmentation import SkipSegError
+from segmentation.ablation import launch
+from segmentation.ablation.launch import ablate
+from segmentation.config import AblateSettings
+from segmentation.report.page import write_report
+from segmentation.runs import read_json
+from segmentation.training.lock import locked
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, pictures, write_study) -> Path:
+    """A finished study; copy it to change it."""
+    folder = tmp_path_factory.mktemp("study")
+    return ablate(AblateSettings(write_study(folder, pictures), folder / "out", workers=1))
+
+
+def changed(folder: Path, before: dict[Path, int]) -> set[str]:
+    """Runs of ``folder`` with a file that was not there or has changed."""
+    return {path.relative_to(folder).parts[1] for path, at in stamps(folder).items() if before.get(path) != at}
+
+
+def stamps(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*") if path.is_file()}
+
+
+def test_study_runs_every_condition(finished):
+    runs = read_json(finished / "study.json")["runs"]
+    assert [run["condition"] for run in runs] == ["concat", "none"]
+    for run in runs:
+        folder = finished / "runs" / run["id"]
+        assert read_json(folder / "run.json")["state"] == "finished"
+        assert (folder / "evaluation" / "cases.csv").exists()
+        assert (folder / "log.txt").read_text() == "", "a run that goes well has nothing to say"
+
+
+def test_conditions_share_split_and_differ_in_the_network(finished):
+    concat, none = (
+        read_json(finished / "runs" / run["id"] / "run.json") for run in read_json(finished / "study.json")["runs"]
+    )
+    assert concat["split"] == none["split"]
+    assert concat["train_cases"] == none["train_cases"]
+    assert concat["parameters"] > none["parameters"]
+
+
+def test_finished_study_starts_nothing(finished, monkeypatch):
+    monkeypatch.setattr(launch.multiprocessing, "get_context", lambda kind: pytest.fail("a process was started"))
+    before = stamps(finished)
+    assert ablate(AblateSettings(finished.parent / "study.yaml", finished)) == finished
+    assert changed(finished, before) == set()
+
+
+def test_added_condition_starts_only_its_runs_and_failed_runs_are_tried_again(
+    tmp_path, finished, pictures, write_study
+):
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    conditions = {kind: {"network.long_skip": kind} for kind in ("concat", "none", "add")}
+    conditions["huge"] = {"network.width": 5}
+    study = write_study(tmp_path, pictures, conditions=conditions)
+    runs = {run.condition: run for run in launch.expand(launch.read_study(study, None), out, None)}
+    with locked(runs["add"].folder):
+        launch.open_run(runs["add"].folder, runs["add"].job)
+    (runs["add"].folder / "last.ckpt").write_bytes(b"damaged")
+    before = stamps(out)
+    with pytest.raises(SkipSegError, match="1 of 4 runs failed; rerun to try them again: add-f0-s0-") as caught:
+        ablate(AblateSettings(study, out, workers=2))
+    assert "last.ckpt cannot be resumed from" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert changed(out, before) == {runs["add"].id, runs["huge"].id}
+    assert read_json(runs["huge"].folder / "run.json")["state"] == "finished"
+    record = read_json(runs["add"].folder / "run.json")
+    assert (record["state"], "delete it to start over" in record["error"]) == ("failed", True)
+    assert "Traceback" in (runs["add"].folder / "log.txt").read_text()
+
+    (runs["add"].folder / "last.ckpt").unlink()
+    before = stamps(out)
+    ablate(AblateSettings(study, out, workers=1))
+    assert changed(out, before) == {runs["add"].id}
+    record = read_json(runs["add"].folder / "run.json")
+    assert (record["state"], "error" in record) == ("finished", False)
+    write_report(out)
+    assert list(read_json(out / "results.json")["conditions"]) == list(conditions)
+
+
+def test_changed_margin_is_refused_before_anything_runs(tmp_path, finished, pictures, write_study):
+    before = stamps(finished)
+    with pytest.raises(SkipSegError, match="holds a study with another margin"):
+        ablate(AblateSettings(write_study(tmp_path, pictures, margin=0.1), finished))
+    assert stamps(finished) == before
+
+
+def test_second_process_in_one_study_is_refused(finished, monkeypatch):
+    with locked(finished), pytest.raises(SkipSegError, match="in use by another process"):
+        ablate(AblateSettings(finished.parent / "study.yaml", finished))
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"), [(-9, "too little memory"), (-11, "ended by signal 11"), (1, "see .*log.txt")]
+)
+def test_reason_of_a_run_that_ended_without_a_word(finished, code, reason):
+    folder = next((finished / "runs").iterdir())
+    with pytest.raises(AssertionError, match=reason):
+        raise AssertionError(launch._reason(folder, code))
+
+
+def command(study: Path, out: Path) -> list[str]:
+    return [sys.executable, "-m", "segmentation", "ablate", str(study), "--out", str(out), "--workers", "2"]
+
+
+@pytest.mark.slow
+def test_killed_study_continues_to_the_same_bytes(tmp_path, pictures, write_study, results):
+    study = write_study(tmp_path, pictures, folds=[0, 1])
+    started = time.perf_counter()
+    subprocess.run(command(study, tmp_path / "whole"), check=True, capture_output=True)
+    seconds = time.perf_counter() - started
+    kills = 0
+    for share in (0.35, 0.55, 0.7, 0.8, 0.9):
+        process = subprocess.Popen(command(study, tmp_path / "out"), stdout=subprocess.DEVNULL, start_new_session=True)
+        try:
+            process.wait(share * seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+    assert kills >= 2
+    subprocess.run(command(study, tmp_path / "out"), check=True, capture_output=True)
+    assert results(tmp_path / "out") == results(tmp_path / "whole")
+    assert {"study.json", "results.json"} <= set(results(tmp_path / "out"))
+
+
+def children(process: int) -> list[int]:
+    """Processes that ``process`` started, and those that they started."""
+    found = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    pairs = [tuple(map(int, line.split())) for line in found.splitlines()]
+    own = [pid for pid, parent in pairs if parent == process]
+    return own + [grandchild for child in own for grandchild in children(child)]
+
+
+def is_running(process: int) -> bool:
+    """Whether a process is there and not just waiting to be collected."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_ended_study_leaves_no_process_behind(tmp_path, pictures, write_study, how):
+    study = write_study(tmp_path, pictures, base={"folds": 0, "epochs": 4000, "device": "cpu"})
+    process = subprocess.Popen(command(study, tmp_path / "out"), stderr=subprocess.PIPE, text=True)
+    while len(list((tmp_path / "out").rglob("last.ckpt"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.1)
+    started = children(process.pid)
+    assert len(started) >= 3  # the server and two workers
+    process.send_signal(how)
+    _, error = process.communicate(timeout=60)
+    deadline = time.monotonic() + 20
+    while any(map(is_running, started)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(is_running, started))
+    if how == signal.SIGINT:
+        assert (process.returncode, error) == (1, "skipseg: interrupted; the same command continues where it stopped\n")

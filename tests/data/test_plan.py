@@ -1,0 +1,206 @@
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from segmentation import SkipSegError
+from segmentation.config import PlanSettings, TrainSettings, fill
+from segmentation.data.fingerprint import ChannelFingerprint, Fingerprint
+from segmentation.data.plan import (
+    BUDGETS,
+    Plan,
+    checked_dataset,
+    choose_patch,
+    choose_strides,
+    hardware_of,
+    make_plan,
+    plan_dataset,
+    plan_path,
+)
+from segmentation.training.job import find_plan
+
+CHANNEL = ChannelFingerprint("CT", -100, 300, 50, 80, -500, 400, 2000)
+PLANNED = {
+    "data.dims",
+    "data.spacing_mm",
+    "data.patch_size",
+    "data.batch_size",
+    "data.context_slices",
+    "network.depth",
+    "network.width",
+    "augment.flip_axes",
+    "epochs",
+    "steps_per_epoch",
+    "tolerance_mm",
+}
+
+
+def fingerprint(shape, spacing_mm=None) -> Fingerprint:
+    spacing_mm = spacing_mm or (1.0,) * len(shape)
+    return Fingerprint(len(shape), 9, 5, tuple(shape), tuple(spacing_mm), tuple(spacing_mm), (CHANNEL,))
+
+
+PICTURES = fingerprint((565, 584))
+SMALL_VOLUMES = fingerprint((36, 50, 35))
+CT = fingerprint((512, 512, 120), (0.8, 0.8, 3.0))
+
+
+@pytest.mark.parametrize("hardware", ["cpu", "cuda"])
+@pytest.mark.parametrize("found", [PICTURES, SMALL_VOLUMES, CT, fingerprint((3, 2)), fingerprint((9, 9, 1))])
+def test_a_plan_fills_every_open_setting_within_the_budget(found, hardware):
+    plan = make_plan(found, hardware)
+    assert plan.choices.keys() == PLANNED
+    assert all(choice.why for choice in plan.choices.values())
+    assert plan.normalisation_why
+    values, budget = plan.values, BUDGETS[hardware]
+    dims = values["data.dims"]
+    assert len(values["data.patch_size"]) == dims
+    strides, kernels = choose_strides(
+        values["data.patch_size"], plan.preprocessing(dims, values["data.spacing_mm"], 0).array_spacing_mm[-dims:]
+    )
+    assert len(strides) == values["network.depth"] == len(kernels) - 1
+    factors = [math.prod(axis) for axis in zip(*strides, strict=True)]
+    assert all(size % factor == 0 for size, factor in zip(values["data.patch_size"], factors, strict=True))
+    limit = budget.voxels_2d if dims == 2 else budget.voxels_3d
+    assert math.prod(n - f + 1 for n, f in zip(values["data.patch_size"], factors, strict=True)) <= limit
+    settings = fill(TrainSettings(Path("data"), Path("run")), values)
+    assert None not in (settings.epochs, settings.network.depth, settings.data.patch_size, settings.tolerance_mm)
+
+
+def test_pictures_are_planned_in_2d_and_mirrored_both_ways():
+    plan = make_plan(PICTURES, "cpu")
+    assert plan.values["data.dims"] == 2
+    assert plan.values["augment.flip_axes"] == [0, 1]
+    assert plan.values["data.context_slices"] == 0
+    assert plan.preprocessing(2, (1.0, 1.0), 3).slice_axis is None
+    assert plan.preprocessing(2, (1.0, 1.0), 3).context_slices == 0
+    with pytest.raises(SkipSegError, match="dims 3 was asked for, but the dataset holds pictures"):
+        make_plan(PICTURES, "cpu", dims=3)
+
+
+def test_small_volumes_are_planned_in_3d_and_whole():
+    plan = make_plan(SMALL_VOLUMES, "cuda")
+    assert plan.values["data.dims"] == 3
+    assert all(patch >= size for patch, size in zip(plan.values["data.patch_size"], (36, 50, 35), strict=True))
+    assert plan.values["augment.flip_axes"] == [0]
+    assert plan.preprocessing(3, (1.0,) * 3, 2).slice_axis is None
+
+
+def test_large_volumes_on_a_cpu_are_planned_in_slices_across_the_thickest_axis():
+    plan = make_plan(CT, "cpu")
+    assert plan.values["data.dims"] == 2
+    assert "too many for 3-D" in plan.choices["data.dims"].why
+    prepared = plan.preprocessing(2, plan.values["data.spacing_mm"], plan.values["data.context_slices"])
+    assert prepared.slice_axis == 2
+    assert prepared.network_channels == 1 + 2 * plan.values["data.context_slices"] > 1
+    assert plan.values["tolerance_mm"] == 3.0
+    assert make_plan(CT, "cuda").values["data.dims"] == 3
+    assert make_plan(CT, "cpu", dims=3).choices["data.dims"].why == "asked for"
+
+
+@pytest.mark.parametrize(("thick", "flips"), [(0, []), (1, [0]), (2, [0])])
+def test_slices_are_mirrored_left_to_right_wherever_that_axis_went(thick, flips):
+    spacing = [1.0, 1.0, 1.0]
+    spacing[thick] = 4.0
+    plan = make_plan(fingerprint((99, 99, 99), spacing), "cpu", dims=2)
+    assert plan.slice_axis == thick
+    assert plan.values["augment.flip_axes"] == flips
+
+
+@given(st.lists(st.integers(1, 600), min_size=2, max_size=3), st.integers(1, 40**3))
+def test_patches_shrink_along_their_longest_axes_alone(shape, voxels):
+    patch = choose_patch(shape, voxels)
+    assert all(1 <= size <= whole for size, whole in zip(patch, shape, strict=True))
+    assert math.prod(patch) <= voxels
+    longest = max(patch)
+    assert all(size in (whole, longest) for size, whole in zip(patch, shape, strict=True))
+    if math.prod(shape) > voxels:
+        grown = [min(size + 1, whole) if size == longest else size for size, whole in zip(patch, shape, strict=True)]
+        assert math.prod(grown) > voxels
+
+
+@given(st.lists(st.tuples(st.integers(1, 300), st.floats(0.3, 60)), min_size=2, max_size=3))
+def test_strides_keep_four_voxels_and_wait_for_thick_axes(axes):
+    patch, spacing = (list(values) for values in zip(*axes, strict=True))
+    strides, kernels = choose_strides(patch, spacing)
+    assert 1 <= len(strides) <= 5
+    assert len(kernels) == len(strides) + 1
+    if not any(n >= 8 and mm <= 2 * min(spacing) for n, mm in zip(patch, spacing, strict=True)):
+        assert strides == [[2] * len(patch)]  # too small to halve: one step is taken anyway
+        return
+    size = patch
+    for kernel, step in zip(kernels, [*strides, [1] * len(patch)], strict=True):
+        thick = [mm > 2 * min(spacing) for mm in spacing]
+        assert kernel == [1 if t else 3 for t in thick]
+        assert all(s == 1 or not t for s, t in zip(step, thick, strict=True))
+        size = [math.ceil(n / s) for n, s in zip(size, step, strict=True)]
+        spacing = [mm * s for mm, s in zip(spacing, step, strict=True)]
+    assert all(n >= 4 or n == whole for n, whole in zip(size, patch, strict=True))
+
+
+def test_an_axis_too_thick_to_the_end_is_never_looked_along():
+    strides, kernels = choose_strides([256, 256, 20], [0.5, 0.5, 50.0])
+    assert len(strides) == 5
+    assert kernels == [[3, 3, 1]] * 6
+
+
+def test_a_plan_survives_json(tmp_path: Path):
+    plan = make_plan(CT, "cpu")
+    plan.write(tmp_path / "plan.json")
+    assert Plan.read(tmp_path / "plan.json") == replace(plan, normalisation=list(plan.normalisation))
+    content = json.loads((tmp_path / "plan.json").read_text())
+    assert content["settings"]["epochs"].keys() == {"value", "why"}
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"settings": {"epochs": 3}}', '{"settings": []}', "{"])
+def test_a_file_that_is_no_plan_is_refused(tmp_path: Path, content):
+    path = tmp_path / "plan.json"
+    path.write_text(content)
+    with pytest.raises(SkipSegError, match=r"plan.json is not (a plan|valid JSON)"):
+        Plan.read(path)
+    path.unlink()
+    with pytest.raises(SkipSegError, match="does not exist"):
+        Plan.read(path)
+
+
+def test_an_edited_plan_is_used_as_it_stands(make_dataset, tmp_path: Path):
+    dataset = make_dataset(tmp_path / "data", dims=3)
+    path, plan = plan_dataset(PlanSettings(dataset.root, device="cpu", cache=tmp_path / "cache"))
+    assert path == dataset.root / "plan.json" == plan_path(dataset.root)
+    content = json.loads(path.read_text())
+    content["settings"]["epochs"]["value"] = 7
+    path.write_text(json.dumps(content))
+    settings = TrainSettings(dataset.root, tmp_path / "run", device="cpu")
+    found = find_plan(*checked_dataset(dataset.root, tmp_path / "cache"), settings)
+    assert found.values == plan.values | {"epochs": 7}
+    assert find_plan(*checked_dataset(dataset.root, tmp_path / "cache"), replace(settings, plan=path)) == found
+
+
+def test_a_plan_may_go_elsewhere_and_a_table_keeps_its_own(make_dataset, tmp_path: Path):
+    dataset = make_dataset(tmp_path / "data", dims=2)
+    path, plan = plan_dataset(PlanSettings(dataset.root, out=tmp_path / "my.json", cache=tmp_path / "cache"))
+    assert path == tmp_path / "my.json"
+    assert plan.values["data.dims"] == 2
+    assert not (dataset.root / "plan.json").exists()
+    (tmp_path / "scans.csv").touch()
+    assert plan_path(tmp_path / "scans.csv") == tmp_path / "scans.plan.json"
+
+
+def test_a_dataset_with_errors_goes_no_further(make_dataset, tmp_path: Path):
+    dataset = make_dataset(tmp_path / "data", dims=2)
+    for case in dataset.cases[:2]:
+        Image.fromarray(np.full((3, 4), 1, np.uint8)).save(case.label)
+    with pytest.raises(SkipSegError, match=r"cannot be trained on: .*case_00.*see `skipseg check`") as refused:
+        plan_dataset(PlanSettings(dataset.root, cache=tmp_path / "cache"))
+    assert "\n" not in str(refused.value)
+    assert not (dataset.root / "plan.json").exists()
+
+
+def test_the_cpu_is_planned_for_when_asked():
+    assert hardware_of("cpu") == "cpu"

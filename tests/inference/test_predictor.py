@@ -1,0 +1,339 @@
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from scipy import ndimage
+from torch import nn
+
+from segmentation import SkipSegError
+from segmentation.config import NetworkSettings, PredictSettings
+from segmentation.data.transforms import Normalisation, Preprocessing
+from segmentation.inference.predictor import (
+    Predictor,
+    keep_largest_components,
+    mask_ending,
+    predict,
+    predict_cases,
+    resolve_device,
+)
+from segmentation.model.storage import Architecture, save_model
+from segmentation.scans import Scan, grid_difference, read_label_map, read_scan
+
+UNIT = Normalisation("range", 0, 1, 0.25, 0.5)
+LABELS = {"background": 0, "bright": 1}
+ORIENTATIONS = list(itertools.product(itertools.permutations(range(3)), itertools.product((-1, 1), repeat=3)))
+
+
+class Threshold(nn.Module):
+    """Class 1 where the middle channel, before it was standardised, exceeds one half."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        middle = x[:, x.shape[1] // 2] * UNIT.std + UNIT.mean
+        return torch.stack((torch.zeros_like(middle), 4 * (middle - 0.5)), dim=1)
+
+
+def predictor(spacing_mm, slice_axis=None, context: int = 0, network: nn.Module | None = None, **changes) -> Predictor:
+    dims = 2 if slice_axis is not None else len(spacing_mm)
+    preprocessing = Preprocessing(dims, tuple(spacing_mm), slice_axis, context, (UNIT,))
+    made = Predictor(network or Threshold(), preprocessing, LABELS, ["gray"], [6] * dims, [0], False, False)
+    return replace(made, **changes)
+
+
+def turned(order, signs, spacing=(0.9, 1.3, 2.6)) -> np.ndarray:
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for axis, (world, sign) in enumerate(zip(order, signs, strict=True)):
+        affine[world, axis] = sign * spacing[world]
+    affine[:3, :3] = np.array([[0.99, -0.1, 0.05], [0.1, 0.99, 0.02], [-0.05, -0.02, 0.99]]) @ affine[:3, :3]
+    return affine
+
+
+# From a scan to a label map
+
+
+@pytest.mark.parametrize(("order", "signs"), ORIENTATIONS)
+def test_a_network_that_thresholds_gives_the_thresholded_scan(order, signs):
+    array = np.random.default_rng(0).random((1, 9, 7, 8))
+    scan = Scan(array, turned(order, signs))
+    canonical = tuple(np.linalg.norm(turned((0, 1, 2), (1, 1, 1))[:3, :3], axis=0))
+    for slice_axis, context in ((None, 0), (order[0], 1), (order[2], 0)):
+        label_map = predictor(canonical, slice_axis, context)(scan)
+        assert label_map.dtype == np.uint8
+        np.testing.assert_array_equal(label_map, array[0] > 0.5)
+
+
+@settings(max_examples=12)
+@given(st.sampled_from(ORIENTATIONS), st.tuples(*[st.floats(0.7, 2.0)] * 3), st.sampled_from((None, 0, 1, 2)))
+def test_a_resampled_threshold_agrees_away_from_the_surface(orientation, spacing, slice_axis):
+    smooth = ndimage.gaussian_filter(np.random.default_rng(0).random((18, 16, 14)), 3.5, mode="nearest")
+    array = 0.5 + 0.4 * np.tanh((smooth - smooth.mean()) / smooth.std())
+    patch_size = [10] * (3 if slice_axis is None else 2)
+    label_map = predictor(spacing, slice_axis, patch_size=patch_size)(Scan(array[None], turned(*orientation)))
+    certain = np.abs(array - 0.5) > 0.15
+    assert certain.mean() > 0.5
+    np.testing.assert_array_equal(label_map[certain], array[certain] > 0.5)
+
+
+def test_pictures_keep_their_axes():
+    array = np.random.default_rng(0).random((1, 13, 17))
+    np.testing.assert_array_equal(predictor((1.0, 1.0))(Scan(array, np.eye(4))), array[0] > 0.5)
+
+
+def test_slices_are_read_with_their_neighbours():
+    class Above(nn.Module):
+        """Class 1 where the next slice is bright."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.stack((torch.zeros_like(x[:, 2]), x[:, 2]), dim=1)
+
+    array = np.zeros((1, 5, 6, 4))
+    array[:, :, :, 2] = 1
+    label_map = predictor((1.0, 1.0, 1.0), slice_axis=2, context=1, network=Above())(Scan(array, np.eye(4)))
+    assert label_map.any(axis=(0, 1)).tolist() == [False, True, False, False]
+
+
+class Uneven(nn.Module):
+    """A fixed convolution that is not symmetric."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3, padding=1)
+        with torch.no_grad():
+            self.conv.weight.copy_(torch.linspace(-2, 3, 18).reshape(2, 1, 3, 3).sin() * 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x)
+
+
+@pytest.mark.parametrize("flip_axes", [[0], [1], [0, 1]])
+def test_mirrored_predictions_turn_with_the_image(flip_axes):
+    image = np.random.default_rng(0).random((1, 6, 9), np.float32)
+    options = {"network": Uneven(), "flip_axes": flip_axes, "patch_size": [6, 9]}
+    mirrored, plain = (predictor((1.0, 1.0), mirror=mirror, **options).probabilities for mirror in (True, False))
+    for axis in (0, 1):
+        turned_back = np.flip(mirrored(np.flip(image, axis + 1).copy()), axis + 1)
+        assert np.allclose(turned_back, mirrored(image), atol=1e-6) == (axis in flip_axes)
+    assert not np.allclose(plain(image), mirrored(image), atol=1e-3)
+    copies = [tuple(axes) for n in range(len(flip_axes) + 1) for axes in itertools.combinations(flip_axes, n)]
+    mean = np.mean(
+        [np.flip(plain(np.flip(image, [a + 1 for a in c]).copy()), [a + 1 for a in c]) for c in copies], axis=0
+    )
+    np.testing.assert_allclose(mirrored(image), mean, atol=1e-6)
+
+
+def test_keep_largest_acts_on_the_restored_map():
+    array = np.zeros((1, 12, 12))
+    array[0, 1:5, 1:5] = array[0, 8:10, 8:10] = 1
+    scan = Scan(array, np.eye(4))
+    assert predictor((1.0, 1.0))(scan).sum() == 20
+    assert predictor((1.0, 1.0), keep_largest=True)(scan).sum() == 16
+
+
+def test_the_largest_component_is_kept_for_each_class_on_its_own():
+    label_map = np.zeros((6, 7, 5), np.uint8)
+    label_map[0, 0, :3] = 1  # three in a row, and a fourth that touches at a corner
+    label_map[1, 1, 3] = 1
+    label_map[4, :3, 4] = 1
+    label_map[5, 5:, 0] = 3
+    kept = keep_largest_components(label_map)
+    assert [(kept == value).sum() for value in (1, 2, 3)] == [4, 0, 2]
+    np.testing.assert_array_equal(keep_largest_components(np.zeros((3, 3), np.uint8)), np.zeros((3, 3)))
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((1, 5, 5)), "is a picture, but this model segments a volume"),
+        (np.zeros((2, 5, 5, 5)), "has 2 channels, but this model reads gray"),
+        (np.full((1, 5, 5, 5), np.nan), "NaN or infinite"),
+        (np.where(np.arange(125).reshape(1, 5, 5, 5) == 7, np.inf, 0), "NaN or infinite"),
+    ],
+)
+def test_a_scan_that_the_model_was_not_made_for_is_refused(array, message):
+    with pytest.raises(SkipSegError, match=f"odd.nii {message}|odd.nii holds {message}"):
+        predictor((1.0, 1.0, 1.0))(Scan(array, np.eye(4), "odd.nii"))
+    with pytest.raises(SkipSegError, match="is a volume, but this model segments a picture"):
+        predictor((1.0, 1.0))(Scan(np.zeros((1, 5, 5, 5)), np.eye(4)))
+
+
+# From files to files
+
+
+def write_model(folder: Path, dims: int, channels: int = 1, slice_axis: int | None = None) -> Path:
+    """A small network with random weights that segments about half of everything."""
+    axes = 3 if slice_axis is not None else dims
+    normalisation = (Normalisation("zscore"),) * channels
+    preprocessing = Preprocessing(dims, (1.0,) * axes, slice_axis, 1 if slice_axis is not None else 0, normalisation)
+    settings = NetworkSettings(depth=2, width=4)
+    architecture = Architecture(settings, dims, preprocessing.network_channels, 2, [[2] * dims] * 2, [[3] * dims] * 3)
+    description = {
+        "preprocessing": preprocessing.to_plain(),
+        "channel_names": ["red", "green", "blue"][:channels],
+        "labels": LABELS,
+        "patch_size": [16] * dims,
+        "flip_axes": [0],
+        "mirror": False,
+        "keep_largest": False,
+    }
+    save_model(folder, architecture, architecture.build(seed=3).state_dict(), description)
+    return folder
+
+
+def write_volume(path: Path, seed: int = 0, shape=(19, 15, 9), value: float | None = None) -> Path:
+    array = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    if value is not None:
+        array[3, 3, 3] = value
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.Nifti1Image(array, turned((1, 0, 2), (1, -1, 1))).to_filename(path)
+    return path
+
+
+def write_series(folder: Path, slices: int = 5) -> Path:
+    folder.mkdir(parents=True)
+    series = generate_uid()
+    for number in range(slices):
+        image = Dataset()
+        image.file_meta = FileMetaDataset()
+        image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID = CTImageStorage
+        image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID = generate_uid()
+        image.SeriesInstanceUID, image.Modality, image.PatientName = series, "CT", "Nobody"
+        image.ImagePositionPatient, image.ImageOrientationPatient = [0, 0, 2 * number], [1, 0, 0, 0, 1, 0]
+        image.PixelSpacing, image.SliceThickness = [1, 1], 2
+        image.Rows, image.Columns, image.BitsAllocated, image.BitsStored, image.HighBit = 17, 13, 16, 16, 15
+        image.PixelRepresentation, image.SamplesPerPixel, image.PhotometricInterpretation = 1, 1, "MONOCHROME2"
+        image.RescaleSlope, image.RescaleIntercept = 1, -1024
+        pixels = np.random.default_rng(number).integers(0, 2000, (17, 13)).astype(np.int16)
+        image.PixelData = pixels.tobytes()
+        pydicom.dcmwrite(folder / f"{number}.dcm", image, enforce_file_format=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model"), 3)
+
+
+@pytest.fixture(scope="module")
+def slice_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("slices"), 2, slice_axis=2)
+
+
+@pytest.fixture(scope="module")
+def colour_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("colours"), 2, channels=3)
+
+
+@pytest.mark.parametrize("kind", ["model", "slice_model"])
+def test_volumes_of_every_format_come_back_in_their_own_frame(request, kind, tmp_path: Path):
+    model, scans = request.getfixturevalue(kind), tmp_path / "scans"
+    write_volume(scans / "a_0000.nii.gz")
+    write_volume(scans / "b.nii", seed=1, shape=(3, 2, 1))
+    write_series(scans / "series")
+    written = predict(PredictSettings(model, scans, tmp_path / "masks", device="cpu"))
+    assert [path.name for path in written] == ["a.nii.gz", "b.nii.gz", "series.nii.gz"]
+    for source, mask in zip(("a_0000.nii.gz", "b.nii", "series"), written, strict=True):
+        scan = read_scan(scans / source)
+        label_map = read_label_map(mask, like=scan)
+        assert grid_difference(scan, label_map) is None
+        np.testing.assert_array_equal(label_map.array[0], Predictor.load(model)(scan))
+        assert set(np.unique(label_map.array)) <= {0, 1}
+    assert 0.05 < read_label_map(written[0]).array.mean() < 0.95
+    assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == [path.name for path in written]
+
+
+def test_pictures_come_back_as_pictures(colour_model: Path, tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (31, 23, 3)).astype(np.uint8)
+    for name in ("a.png", "b.tif", "c.bmp"):
+        Image.fromarray(pixels).save(tmp_path / "in" / name)
+    written = predict(PredictSettings(colour_model, tmp_path / "in", tmp_path / "out"))
+    assert [path.name for path in written] == ["a.png", "b.tif", "c.png"]
+    maps = [np.asarray(Image.open(path)) for path in written]
+    assert maps[0].shape == (31, 23)
+    assert 0 < maps[0].mean() < 1
+    np.testing.assert_array_equal(maps[0], maps[1])
+
+
+def test_one_file_and_one_series_can_be_given(model: Path, tmp_path: Path):
+    scan, series = write_volume(tmp_path / "scans" / "a.nii.gz"), write_series(tmp_path / "ct")
+    assert [path.name for path in predict(PredictSettings(model, scan, tmp_path / "out"))] == ["a.nii.gz"]
+    assert [path.name for path in predict(PredictSettings(model, series, tmp_path / "out"))] == ["ct.nii.gz"]
+    assert [path.name for path in predict(PredictSettings(model, scan, tmp_path / "out", format="nrrd"))] == ["a.nrrd"]
+
+
+def test_one_bad_scan_never_stops_the_others(model: Path, tmp_path: Path):
+    scans = tmp_path / "scans"
+    write_volume(scans / "a.nii.gz", value=np.nan)
+    (scans / "b.nii.gz").write_bytes(b"not a scan")
+    good = write_volume(scans / "c.nii.gz")
+    (scans / "d.nii.gz").write_bytes(good.read_bytes()[:700])
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(scans / "e.png")
+    (write_series(scans / "f") / "2.dcm").unlink()
+    write_volume(scans / "g.nii.gz", seed=2)
+    with pytest.raises(SkipSegError, match=r"2 of 7 scans were segmented; not segmented: a: .*; b: .*; f: ") as refused:
+        predict(PredictSettings(model, scans, tmp_path / "masks"))
+    assert "\n" not in str(refused.value)
+    assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == ["c.nii.gz", "g.nii.gz"]
+
+
+@pytest.mark.parametrize("one_file", [True, False])
+def test_masks_never_replace_scans(model: Path, tmp_path: Path, one_file):
+    scan = write_volume(tmp_path / "scans" / "a.nii.gz")
+    before = scan.read_bytes()
+    with pytest.raises(SkipSegError, match="another folder for the masks"):
+        predict(PredictSettings(model, scan if one_file else scan.parent, tmp_path / "masks" / ".." / "scans"))
+    assert scan.read_bytes() == before
+
+
+def test_a_missing_input_and_a_missing_model_are_refused(model: Path, tmp_path: Path):
+    with pytest.raises(SkipSegError, match=r"nowhere.nii.gz"):
+        predict(PredictSettings(model, tmp_path / "nowhere.nii.gz", tmp_path / "masks"))
+    with pytest.raises(SkipSegError, match=r"holds no model.json"):
+        predict(PredictSettings(tmp_path, tmp_path, tmp_path / "masks"))
+    assert not (tmp_path / "masks").exists()
+
+
+@pytest.mark.parametrize("missing", ["preprocessing", "channel_names", "patch_size", "mirror"])
+def test_a_model_that_does_not_say_how_to_predict_is_refused(tmp_path: Path, missing):
+    description = write_model(tmp_path, 2) / "model.json"
+    content = json.loads(description.read_text())
+    del content[missing]
+    description.write_text(json.dumps(content))
+    with pytest.raises(SkipSegError, match=f"does not say how to predict .*{missing}"):
+        Predictor.load(tmp_path)
+
+
+def test_mirroring_follows_the_model_unless_told_otherwise(model: Path):
+    assert [Predictor.load(model, mirror=mirror).mirror for mirror in (None, True, False)] == [False, True, False]
+
+
+def test_named_cases_are_written_under_their_names(model: Path, tmp_path: Path):
+    cases = [("one", [write_volume(tmp_path / "x.nii.gz")]), ("two", [write_volume(tmp_path / "y.nii.gz", seed=1)])]
+    masks = predict_cases(Predictor.load(model), cases, tmp_path / "masks")
+    assert {name: path.name for name, path in masks.items()} == {"one": "one.nii.gz", "two": "two.nii.gz"}
+    assert (read_label_map(masks["one"]).array != read_label_map(masks["two"]).array).any()
+
+
+def test_a_mask_takes_the_ending_of_its_scan(tmp_path: Path):
+    same = {"a.nii": ".nii.gz", "a.NRRD": ".nrrd", "a.tif": ".tif", "a.bmp": ".png"}
+    assert {name: mask_ending([Path(name)], "same") for name in same} == same
+    assert mask_ending([tmp_path], "same") == ".nii.gz"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_refused():
+    assert [resolve_device(device) for device in ("auto", "cpu")] == ["cpu", "cpu"]
+    with pytest.raises(SkipSegError, match="no CUDA device"):
+        resolve_device("cuda")

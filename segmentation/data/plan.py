@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from segmentation import SkipSegError
-from segmentation.config import PlanSettings
+from segmentation.config import PlanSettings, TrainSettings, from_plain
 from segmentation.data.check import CheckReport, check_dataset
 from segmentation.data.fingerprint import Fingerprint, take_fingerprint
 from segmentation.data.layouts import open_dataset
@@ -110,19 +110,23 @@ class Plan:
         """Read plan.json.
 
         Raises:
-            SkipSegError: If the file is missing or is not a plan.
+            SkipSegError: If the file is missing or is not a plan, or a value edited by hand has the wrong type.
         """
         content = read_json(path)
         try:
-            return cls(
+            plan = cls(
                 {name: Choice(entry["value"], entry["why"]) for name, entry in content["settings"].items()},
                 [Normalisation(**entry) for entry in content["normalisation"]["value"]],
                 content["normalisation"]["why"],
                 content["slice_axis"],
                 Fingerprint.from_plain(content["fingerprint"]),
             )
+            from_plain(TrainSettings, {"dataset": ".", "out": ".", **plan.values})
+        except SkipSegError as error:
+            raise SkipSegError(f"{path}: {error}") from None
         except (AttributeError, KeyError, TypeError) as error:
             raise SkipSegError(f"{path} is not a plan ({error}); make it anew with `skipseg plan`") from None
+        return plan
 
 
 def plan_dataset(settings: PlanSettings) -> tuple[Path, Plan]:
@@ -156,6 +160,8 @@ def checked_dataset(path: Path, cache: Path | None) -> tuple[Dataset, CheckRepor
 
 def plan_path(dataset: Path) -> Path:
     """Where the plan of a dataset lies: in its folder, or beside its table."""
+    if dataset.name == "dataset.json":
+        return dataset.with_name("plan.json")
     return dataset / "plan.json" if dataset.is_dir() else dataset.with_suffix(".plan.json")
 
 

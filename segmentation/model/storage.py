@@ -135,8 +135,3 @@ def load_model(folder: Path) -> StoredModel:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SkipSegError(f"{folder} does not hold a readable model ({reason}); copy both files again") from None
     return StoredModel(network.eval().requires_grad_(False), description)
-
-
-def load_weights(network: torch.nn.Module, path: Path) -> None:
-    """Load safetensors weights, written by :func:`save_weights`, into ``network``."""
-    network.load_state_dict(load_file(path))

@@ -13,7 +13,6 @@ run/
 
 import logging
 import resource
-import signal
 import time
 import warnings
 from collections.abc import Generator, Sequence
@@ -86,8 +85,7 @@ def _train(folder: Path, job: Job) -> None:
         trainer = build_trainer(job.settings, [history, ProgressBar(steps), ExactResume(last)])
         try:
             trainer.fit(task, load_data(job, steps), ckpt_path=resume, weights_only=True)
-        except SystemExit:  # Lightning's answer to Ctrl-C, which it then leaves ignored, and to SIGTERM
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        except SystemExit:  # Lightning's answer to Ctrl-C and to SIGTERM
             raise KeyboardInterrupt from None
     finish_run(folder, job, task, history)
     spent = {"train_seconds": round(time.perf_counter() - started, 1), "peak_memory_mb": peak_memory_mb()}

@@ -83,7 +83,11 @@ def test_patches_show_the_case_they_were_cut_from(prepared, kind):
     preprocessing, patch = KINDS[kind]
     dataset = patches(prepared[:1], kind, augmentation=NoAugmentation(patch))
     case = prepared[0]
-    whole, answers = np.float32(case.image()), case.labels()
+    whole = np.float32(case.image())
+    answers = (
+        (np.arange(whole[0].size) % 251).astype(np.uint8).reshape(whole[0].shape)
+    )  # labels that say where they lie
+    dataset.arrays[0] = replace(dataset.arrays[0], labels=answers)
     for index in range(50):  # enough for the first and the last slice
         image, labels = dataset[index]
         if kind == "slices":

@@ -204,3 +204,14 @@ def test_a_dataset_with_errors_goes_no_further(make_dataset, tmp_path: Path):
 
 def test_the_cpu_is_planned_for_when_asked():
     assert hardware_of("cpu") == "cpu"
+
+
+@pytest.mark.parametrize(("name", "value"), [("data.batch_size", "eight"), ("epochs", -3), ("network.no_such", 1)])
+def test_value_edited_wrongly_is_refused_by_name(tmp_path, name, value):
+    path = tmp_path / "plan.json"
+    make_plan(fingerprint((40, 48, 40)), "cpu").write(path)
+    content = json.loads(path.read_text())
+    content["settings"][name] = {"value": value, "why": "edited"}
+    path.write_text(json.dumps(content))
+    with pytest.raises(SkipSegError, match=name.split(".")[-1]):
+        Plan.read(path)

@@ -87,6 +87,18 @@ def test_incomplete_plan_is_refused(own_pictures, tmp_path, tiny):
         make_job(tiny(own_pictures, tmp_path / "run"))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("tolerance_mm", "2,5"), ("tolerance_mm", 0), ("augment.flip_axes", ["x"]), ("data.dims", 4)]
+)
+def test_plan_that_was_edited_wrongly_is_refused(own_pictures, tmp_path, tiny, name, value):
+    path, _ = plan_dataset(PlanSettings(own_pictures.root))
+    content = read_json(path)
+    content["settings"][name]["value"] = value
+    write_json(path, content)
+    with pytest.raises(SkipSegError, match="the plan of .* holds a value that does not fit: "):
+        make_job(tiny(own_pictures, tmp_path / "run"))
+
+
 def test_depth_follows_a_patch_that_is_given(pictures, tmp_path, tiny):
     settings = replace(tiny(pictures, tmp_path / "run"))
     shallow = replace(settings.network, depth=None)

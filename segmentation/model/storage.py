@@ -47,7 +47,9 @@ class Architecture:
 
     def build(self, seed: int = 0) -> UNet:
         """Build the network with the initial weights of ``seed``."""
-        return UNet(self.settings, self.dims, self.in_channels, self.classes, self.strides, self.kernels, seed)
+        network = UNet(self.settings, self.dims, self.in_channels, self.classes, self.strides, self.kernels, seed)
+        # On a CPU, 3-D convolutions are about a fifth faster with channels innermost, 2-D ones are slower.
+        return network.to(memory_format=torch.channels_last_3d) if self.dims == 3 else network
 
     def to_plain(self) -> dict[str, Any]:
         """Plain data for JSON."""

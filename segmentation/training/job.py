@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from segmentation import SkipSegError
-from segmentation.config import DataSettings, TrainSettings, fill, flatten, from_plain, to_plain
+from segmentation.config import DataSettings, TrainSettings, fill, flatten, to_plain
 from segmentation.data.check import CheckReport
 from segmentation.data.fingerprint import take_fingerprint
 from segmentation.data.manifest import Case, Dataset
@@ -91,11 +91,7 @@ def make_job(settings: TrainSettings) -> Job:
     values = plan.values
     if settings.data.patch_size:
         values.pop("network.depth", None)  # it was chosen for the planned patch
-    try:
-        # The plan may have been edited by hand: its values are checked like any others.
-        settings = from_plain(TrainSettings, to_plain(fill(settings, values)))
-    except (SkipSegError, TypeError) as error:
-        raise SkipSegError(f"the plan of {settings.dataset} holds a value that does not fit: {error}") from None
+    settings = fill(settings, values)
     labelled = replace(dataset, cases=tuple(case for case in dataset.cases if case.label))
     folds = settings.folds or "leave-one-patient-out"
     volumes = {name: sum(facts.foreground.values()) for name, facts in report.facts.items()}

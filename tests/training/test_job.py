@@ -95,7 +95,7 @@ def test_plan_that_was_edited_wrongly_is_refused(own_pictures, tmp_path, tiny, n
     content = read_json(path)
     content["settings"][name]["value"] = value
     write_json(path, content)
-    with pytest.raises(SkipSegError, match="the plan of .* holds a value that does not fit: "):
+    with pytest.raises(SkipSegError, match=rf"plan\.json: .*{name.rpartition('.')[2]}"):
         make_job(tiny(own_pictures, tmp_path / "run"))
 
 

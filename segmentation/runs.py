@@ -54,6 +54,9 @@ def atomic_path(target: Path) -> Generator[Path]:
         with draft.open("rb") as stream:
             os.fsync(stream.fileno())
         draft.replace(target)
+    except OSError as error:
+        error.filename = str(target)  # the name that the user knows
+        raise
     finally:
         draft.unlink(missing_ok=True)
 

@@ -121,7 +121,7 @@ class SegmentationTask(pl.LightningModule):
     def final_weights(self) -> dict[str, Tensor]:
         """The weights to keep: the moving average if there is one, on the CPU."""
         weights = self.average or self.network.state_dict()
-        return {name: value.detach().cpu().clone().contiguous() for name, value in weights.items()}
+        return {name: value.detach().cpu().clone() for name, value in weights.items()}
 
     def on_validation_start(self) -> None:
         """Count anew, with the averaged weights in place."""

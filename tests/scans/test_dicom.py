@@ -11,11 +11,11 @@ from pydicom.uid import JPEGLSLossless, SegmentationStorage, generate_uid
 
 from segmentation import SkipSegError
 from segmentation.scans import (
+    grid_difference,
     list_series,
     read_label_map,
     read_scan,
     read_series,
-    grid_difference,
     scan_geometry,
     write_label_map,
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from segmentation import SkipSegError
-from segmentation.scans import Scan, read_label_map, read_scan, grid_difference, scan_geometry, write_label_map
+from segmentation.scans import Scan, grid_difference, read_label_map, read_scan, scan_geometry, write_label_map
 
 SHAPE = (9, 7, 5)
 AFFINE = np.array([[0, 0, 3.0, -10], [-1.5, 0, 0, 20], [0, 2, 0, 5], [0, 0, 0, 1]])

@@ -67,7 +67,7 @@ def paired_difference(
         >>> result.verdict, result.p_value
         ('inconclusive', 0.25)
         >>> result.sentence
-        'Mean difference +0.0367 (95 % interval -0.0258 to +0.0992): inconclusive, for 3 patients give p = 0.25 at
+        'Mean difference +0.0367 (95 % interval -0.0258 to +0.0992): inconclusive: with 3 patients p is 0.25 at
         best, whatever the difference; at least 6 are needed.'
     """
     if a.keys() != b.keys():
@@ -118,16 +118,16 @@ def _finding(
     patients = f"{wide.n} patient{'s' if wide.n > 1 else ''}"
     if verdict == "different":
         small = f", yet within {margin:g}, too small to matter in practice" if inside(narrow, margin) else ""
-        return f"different (p = {p_value:.2g}, {patients}){small}."
+        return f"different (p = {p_value:.3g}, {patients}){small}."
     if verdict == "equivalent":
         return f"equivalent, for {patients} rule out a difference of {margin:g} or more either way."
     if smallest_p(wide.n) > alpha:
         return (
-            f"inconclusive, for {patients} give p = {smallest_p(wide.n):.2g} at best, whatever the difference; "
+            f"inconclusive: with {patients} p is {smallest_p(wide.n):.3g} at best, whatever the difference; "
             f"at least {fewest_patients(alpha)} are needed."
         )
     detectable = minimum_detectable_difference(float(np.std(differences, ddof=1)), wide.n, alpha, POWER)
     return (
-        f"inconclusive (p = {p_value:.2g}), for {patients} can neither show this difference nor rule out one of "
+        f"inconclusive (p = {p_value:.3g}), for {patients} can neither show this difference nor rule out one of "
         f"{margin:g}; they would likely show one of {detectable:.2g} or more."
     )

@@ -53,7 +53,7 @@ def test_verdicts_and_their_words(mean, sd, n, verdict, words):
 def test_one_patient():
     result = compare([0.1])
     assert (result.low, result.high, result.p_value, result.verdict) == (None, None, 1.0, "inconclusive")
-    assert result.sentence.startswith("Mean difference +0.1: inconclusive, for 1 patient give")
+    assert result.sentence.startswith("Mean difference +0.1: inconclusive: with 1 patient p is 1 at best")
 
 
 def test_identical_conditions():

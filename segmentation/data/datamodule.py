@@ -20,7 +20,7 @@ from segmentation.data.transforms import Preprocessing, stack_context
 MEMORY_SHARE = 0.25
 """Prepared arrays are held in memory if they fit into this share of what is free; otherwise read from disk."""
 
-VALIDATION_PATCHES = 16
+VALIDATION_PATCHES = 32
 """Patches of the held-out cases that are scored after each epoch, always the same ones."""
 
 

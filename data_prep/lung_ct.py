@@ -34,9 +34,10 @@ ABOUT = About(
         "Nat Rev Clin Oncol 14, 749-762 (2017); "
         "Lambin P. Radiomics Digital Phantom, CancerData (2016), doi:10.17195/candat.2016.08.1"
     ),
-    page="https://pypi.org/project/pycerr/2.5.1/ (doi:10.17195/candat.2016.08.1)",
+    page="doi:10.17195/candat.2016.08.1, as packaged in pycerr 2.5.1",
     layout=f"{WHEEL}, or a folder with README_LICENSE.txt and pat_1 ... pat_4 of DICOM files",
-    notice="Not for commercial use. Four patients prove that a pipeline works, not how accurate it is.",
+    notice="Not for commercial use. Four patients prove that a pipeline works, not how accurate it is; the scans are "
+    "cropped around the tumour, which partly gives away where it lies.",
 )
 
 

@@ -192,7 +192,8 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 def freeze(study: StudySettings, runs: Sequence[Run], out: Path) -> None:
     """Write study.json, or check that the one that stands there asks the same question.
 
-    Conditions, folds and seeds may be added to a study; what was declared in advance may not change.
+    Conditions, folds and seeds may be added to a study; what was declared in advance may not change, and a
+    contrast that is thought of later is not declared: the report calls it exploratory.
 
     Args:
         study: What to declare.
@@ -213,13 +214,15 @@ def freeze(study: StudySettings, runs: Sequence[Run], out: Path) -> None:
         "split": {"method": job.splits.method, "hash": job.splits.hash},
     }
     path = out / "study.json"
+    contrasts = study.all_contrasts()
     if path.exists():
         known = read_json(path)
         changed = [key for key, value in declared.items() if known.get(key) != value]
-        dropped = [pair for pair in known.get("contrasts", []) if pair not in study.all_contrasts()]
+        dropped = [pair for pair in known.get("contrasts", []) if pair not in contrasts]
         if changed or dropped:
             what = f"another {', '.join(changed)}" if changed else f"the contrast {' - '.join(dropped[0])}"
             raise SkipSegError(f"{out} holds a study with {what}; choose another folder")
+        contrasts = known["contrasts"]
     elif any(not is_draft(item) for item in out.iterdir()):
         raise SkipSegError(f"{out} exists and is not a study; choose another folder")
     listed = [
@@ -229,7 +232,7 @@ def freeze(study: StudySettings, runs: Sequence[Run], out: Path) -> None:
     content = {
         **declared,
         "conditions": study.all_conditions(),
-        "contrasts": study.all_contrasts(),
+        "contrasts": contrasts,
         "seeds": sorted({run.job.settings.seed for run in runs}),
         "folds": sorted({run.job.settings.fold for run in runs}),
         "runs": listed,

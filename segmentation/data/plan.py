@@ -133,12 +133,18 @@ def plan_dataset(settings: PlanSettings) -> tuple[Path, Plan]:
     """Check a dataset, plan for it, and write the plan where ``train`` finds it.
 
     Raises:
-        SkipSegError: If the dataset has errors, or ``dims`` does not suit it.
+        SkipSegError: If the dataset has errors, ``dims`` does not suit it, or the plan that stands there was
+            edited by hand.
         OSError: If plan.json cannot be written.
     """
     dataset, report = checked_dataset(settings.dataset, settings.cache)
     plan = make_plan(take_fingerprint(dataset, report), hardware_of(settings.device), settings.dims)
     path = settings.out or plan_path(settings.dataset)
+    if path.exists():
+        known = Plan.read(path)
+        edited = [name for name, value in plan.values.items() if known.values.get(name) != value]
+        if known.fingerprint == plan.fingerprint and edited:
+            raise SkipSegError(f"{path} holds another {', '.join(edited)}; delete it, or write elsewhere with --out")
     plan.write(path)
     return path, plan
 

@@ -113,7 +113,7 @@ def make_splits(
     if not 2 <= folds <= len(by_patient):
         raise SkipSegError(
             f"{len(by_patient)} {unit}s of {dataset.name} cannot fill {folds} folds; choose 2 to {len(by_patient)} "
-            f"folds, or leave one {unit} out at a time"
+            f"folds, or leave one {unit} out at a time (--folds 0)"
         )
     held_out = _deal(by_patient, folds, seed, foreground or {})
     return _verified(Splits(f"stratified {folds}-fold", unit, seed, _complement(held_out)), dataset, dataset.root)

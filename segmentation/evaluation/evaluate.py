@@ -119,8 +119,13 @@ def evaluate_folders(
         The content of summary.json.
 
     Raises:
-        SkipSegError: As :func:`evaluate`, or if a folder holds no label maps or the two have no case in common.
+        SkipSegError: As :func:`evaluate`, or if a folder holds no label maps, the two have no case in common, or
+            two of the three folders are the same.
     """
+    if len({folder.resolve() for folder in (predictions, references, out)}) < 3:
+        raise SkipSegError(
+            f"predictions, references and out must be three folders, got {predictions}, {references}, {out}"
+        )
     predicted, annotated = find_masks(predictions), find_masks(references)
     if not predicted.keys() & annotated.keys():
         raise SkipSegError(

@@ -89,7 +89,8 @@ def _selected(gathered: Sequence[tuple[Series, list[Dataset]]], series_uid: str 
     if len(chosen) != 1:
         listing = "; ".join(f"[{index}] {series}" for index, (series, _) in enumerate(gathered))
         raise SkipSegError(
-            f"{len(gathered)} series found where one is expected; choose one by series_uid, its last entry: {listing}"
+            f"{len(gathered)} series found where one is expected; choose one by its UID, the last entry "
+            f"(series_uid, --series): {listing}"
             if series_uid is None
             else f"no series {series_uid}; found are {listing}"
         )

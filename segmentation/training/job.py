@@ -69,13 +69,22 @@ def hash_dataset(dataset: Dataset, report: CheckReport) -> str:
 
 
 def find_plan(dataset: Dataset, report: CheckReport, settings: TrainSettings) -> Plan:
-    """Read the plan that ``settings`` name, or the dataset's own, or make one on the spot."""
+    """Read the plan that ``settings`` name, or the dataset's own, or make one on the spot.
+
+    Raises:
+        SkipSegError: If the plan cannot be read, or was made for other data.
+    """
     path = settings.plan or plan_path(settings.dataset)
+    fingerprint = take_fingerprint(dataset, report)
     if settings.plan or path.is_file():
         plan = Plan.read(path)
+        if plan.fingerprint != fingerprint:
+            raise SkipSegError(
+                f"{path} was made for other data than {settings.dataset} holds; run `skipseg plan` again"
+            )
         if settings.data.dims in (None, plan.values["data.dims"]):
             return plan
-    return make_plan(take_fingerprint(dataset, report), hardware_of(settings.device), settings.data.dims)
+    return make_plan(fingerprint, hardware_of(settings.device), settings.data.dims)
 
 
 def make_job(settings: TrainSettings) -> Job:

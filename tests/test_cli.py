@@ -3,6 +3,7 @@
 import csv
 import errno
 import json
+import shutil
 from dataclasses import fields
 
 import pytest
@@ -225,9 +226,17 @@ def test_plan_gives_each_value_with_its_reason(pictures, tmp_path, capsys):
     assert lines[-1].startswith("normalisation")
 
 
+def test_evaluate_refuses_masks_scored_against_themselves(pictures, tmp_path, capsys):
+    folder = str(pictures.root / "labelsTr")
+    assert main(["evaluate", "--predictions", folder, "--references", folder, "--out", str(tmp_path / "out")]) == 1
+    assert "three folders" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_evaluate_prints_a_table_with_the_policy(pictures, tmp_path, capsys):
     references = pictures.root / "labelsTr"
-    assert main(["evaluate", "--predictions", str(references), "--references", str(references),
+    predictions = shutil.copytree(references, tmp_path / "masks")
+    assert main(["evaluate", "--predictions", str(predictions), "--references", str(references),
                  "--out", str(tmp_path / "out"), "--tolerance_mm", "1.5", "--overlays", "0"]) == 0  # fmt: skip
     title, _, header, organ, lesion, _, policy, path = capsys.readouterr().out.splitlines()
     assert title == "6 cases of 3 patients: means over patients"

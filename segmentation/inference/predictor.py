@@ -229,7 +229,7 @@ def _find(source: Path, output: Path) -> dict[str, tuple[Path, ...]]:
     folder = source if source.is_dir() else source.parent
     if folder.resolve() == output.resolve():
         raise SkipSegError(f"{output} holds the scans themselves; choose another folder for the masks")
-    if source.is_dir():
+    if not source.is_file():
         return find_scans(source)
     # CASE_0000 is the first channel of CASE, also when it is the only file named.
     return {source.name.removesuffix(file_ending(source)).removesuffix("_0000"): (source,)}

@@ -212,3 +212,13 @@ def test_merge_leaves_its_arguments_alone():
     base = {"network": {"depth": 3, "long_skip_levels": {0: "none"}}}
     assert merge(base, {"network": {"width": 8}})["network"] == base["network"] | {"width": 8}
     assert base == {"network": {"depth": 3, "long_skip_levels": {0: "none"}}}
+
+
+def test_a_contrast_thought_of_later_is_not_declared(tmp_path, pictures, write_study):
+    out = tmp_path / "out"
+    frozen(write_study(tmp_path, pictures), out)
+    more = {name: {"network.long_skip": name} for name in ("concat", "none", "add")}
+    frozen(write_study(tmp_path, pictures, conditions=more), out)
+    study = read_json(out / "study.json")
+    assert study["contrasts"] == [["concat", "none"]]
+    assert list(study["conditions"]) == ["concat", "none", "add"]

@@ -180,6 +180,22 @@ def test_an_edited_plan_is_used_as_it_stands(make_dataset, tmp_path: Path):
     found = find_plan(*checked_dataset(dataset.root, tmp_path / "cache"), settings)
     assert found.values == plan.values | {"epochs": 7}
     assert find_plan(*checked_dataset(dataset.root, tmp_path / "cache"), replace(settings, plan=path)) == found
+    with pytest.raises(SkipSegError, match=r"plan\.json holds another epochs"):
+        plan_dataset(PlanSettings(dataset.root, device="cpu", cache=tmp_path / "cache"))
+    assert Plan.read(path).values["epochs"] == 7
+
+
+def test_plan_of_other_data_is_refused(make_dataset, tmp_path: Path):
+    dataset = make_dataset(tmp_path / "data", dims=2)
+    path, _ = plan_dataset(PlanSettings(dataset.root, device="cpu", cache=tmp_path / "cache"))
+    described = json.loads((dataset.root / "dataset.json").read_text())
+    described["channel_names"] = {"0": "CT"}
+    (dataset.root / "dataset.json").write_text(json.dumps(described))
+    checked = checked_dataset(dataset.root, tmp_path / "cache")
+    with pytest.raises(SkipSegError, match="was made for other data"):
+        find_plan(*checked, TrainSettings(dataset.root, tmp_path / "run", device="cpu"))
+    plan_dataset(PlanSettings(dataset.root, device="cpu", cache=tmp_path / "cache"))
+    assert Plan.read(path).fingerprint.channels[0].name == "CT"
 
 
 def test_a_plan_may_go_elsewhere_and_a_table_keeps_its_own(make_dataset, tmp_path: Path):

@@ -270,6 +270,9 @@ def test_one_file_and_one_series_can_be_given(model: Path, tmp_path: Path):
     scan, series = write_volume(tmp_path / "scans" / "a.nii.gz"), write_series(tmp_path / "ct")
     assert [path.name for path in predict(PredictSettings(model, scan, tmp_path / "out"))] == ["a.nii.gz"]
     assert [path.name for path in predict(PredictSettings(model, series, tmp_path / "out"))] == ["ct.nii.gz"]
+    channel = scan.rename(scan.with_name("b_0000.nii.gz"))
+    assert [path.name for path in predict(PredictSettings(model, channel, tmp_path / "out"))] == ["b.nii.gz"]
+    scan = channel.rename(scan)
     assert [path.name for path in predict(PredictSettings(model, scan, tmp_path / "out", format="nrrd"))] == ["a.nrrd"]
 
 

@@ -202,7 +202,9 @@ def _run(command: Command, settings: Any) -> int:
     except SkipSegError as error:
         return _complain(str(error), 1)
     except KeyboardInterrupt:
-        return _complain("interrupted; the same command continues where it stopped", 1)
+        return _complain(
+            "interrupted; give the same command again: prepare, train and ablate continue where they stopped", 1
+        )
     except BrokenPipeError:
         return 1
     except OSError as error:

@@ -156,7 +156,10 @@ def test_status_is_the_commands(stub, capsys, status):
     ("problem", "said"),
     [
         (SkipSegError("two\nlines  of it"), "two lines of it"),
-        (KeyboardInterrupt(), "interrupted; the same command continues where it stopped"),
+        (
+            KeyboardInterrupt(),
+            "interrupted; give the same command again: prepare, train and ablate continue where they stopped",
+        ),
         (OSError(errno.ENOSPC, "No space left on device", "runs/a"), "No space left on device: runs/a"),
         (OSError("odd"), "odd"),
     ],

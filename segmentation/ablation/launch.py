@@ -114,7 +114,7 @@ def _work(folder: Path) -> None:
         run_cell(read_config(folder / "config.yaml"))
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:
+    except BaseException as error:  # whatever ended the run is written down, and the other runs go on
         traceback.print_exc()
         record = read_json(folder / "run.json")
         write_json(folder / "run.json", record | {"state": "failed", "error": " ".join(str(error).split())})

@@ -174,4 +174,5 @@ def test_ended_study_leaves_no_process_behind(tmp_path, pictures, write_study, h
         time.sleep(0.1)
     assert not any(map(is_running, started))
     if how == signal.SIGINT:
-        assert (process.returncode, error) == (1, "skipseg: interrupted; the same command continues where it stopped\n")
+        told = "interrupted; give the same command again: prepare, train and ablate continue where they stopped"
+        assert (process.returncode, error) == (1, f"skipseg: {told}\n")

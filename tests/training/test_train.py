@@ -322,7 +322,10 @@ def test_ctrl_c_is_one_line(pictures, tiny, results, tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert (out, err) == ("", "skipseg: interrupted; the same command continues where it stopped\n")
+    assert (out, err) == (
+        "",
+        "skipseg: interrupted; give the same command again: prepare, train and ablate continue where they stopped\n",
+    )
 
 
 @pytest.mark.slow

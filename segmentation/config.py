@@ -5,19 +5,35 @@ wrong choice, type or key is refused before anything runs. Standard library only
 ``None`` means "as planned": the value comes from plan.json, where it stands with its reason.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from segmentation import SkipSegError
 
-LongSkip = Literal["concat", "add", "none"]
-ShortSkip = Literal["none", "add", "dense"]
-Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid"]
-Norm = Literal["none", "batch", "instance", "group"]
+LongSkip = Literal[
+    "concat",
+    "add",
+    "mean",
+    "mul",
+    "max",
+    "gated",
+    "gated_scalar",
+    "se",
+    "respath",
+    "nested",
+    "fullscale",
+    "none",
+]
+ShortSkip = Literal["none", "add", "scaled_add", "gated_add", "dense"]
+Gradient = Literal["both", "forward_only", "backward_only"]
+Placebo = Literal["none", "zeros", "dup", "noise", "shuffle"]
+Place = Literal["encoder", "bottleneck", "decoder"]
+Activation = Literal["relu", "leaky_relu", "prelu", "elu", "gelu", "silu", "tanh", "sigmoid", "identity"]
+Norm = Literal["none", "batch", "instance", "group", "layer"]
 Init = Literal["he", "xavier", "orthogonal", "torch"]
-Settings = TypeVar("Settings")
+WHOLE_DECODER = ("nested", "fullscale")
+"""Long skips that wire the whole decoder, so that a single level cannot have them alone."""
 Repair = Literal["gaps", "duplicates", "spacing", "tilt"]
 
 
@@ -38,51 +54,143 @@ def require_positive(settings: Any, *names: str) -> None:
 class NetworkSettings:
     """The U-Net. Level 0 is the finest; a network of depth D has long skips at levels 0 to D-1."""
 
+    preset: str | None = None
+    """Named architecture that the other settings depart from; `skipseg describe --help` lists them."""
     long_skip: LongSkip = "concat"
-    """Long skip connection from encoder to decoder: concat (U-Net), add (LinkNet), none (an autoencoder)."""
+    """Long skip connection from encoder to decoder: concat (U-Net), add (LinkNet), mean, mul, max, gated (Attention
+    U-Net), gated_scalar, se, respath (MultiResUNet), nested (U-Net++), fullscale (U-Net 3+), none (an autoencoder)."""
     long_skip_levels: dict[int, LongSkip] = field(default_factory=dict)
     """Levels that depart from long_skip, such as {0: none}."""
+    long_skip_scale: float = 1.0
+    """Factor on the encoder map; where it starts if it is learnt."""
+    long_skip_scale_decay: float = 1.0
+    """The factor of level i is long_skip_scale times this to the power i (ScaleLong)."""
+    long_skip_scale_learned: bool = False
+    """Learn one factor a level."""
+    long_skip_gradient: Gradient = "both"
+    """What passes: value and gradient, the value alone (forward_only), or the gradient alone (backward_only)."""
+    long_skip_placebo: Placebo = "none"
+    """Stand-in for the encoder map, at equal parameters: zeros, dup (the decoder map again), noise of the same mean
+    and deviation, shuffle (the encoder map of another image of the batch)."""
+    long_skip_dropout: float = 0.0
+    """Share of the encoder map dropped in training, in [0, 1)."""
+    long_skip_dropout_mode: Literal["element", "channel", "path"] = "path"
+    """What is dropped at a time: single values, channels, or the whole map of an image."""
+    long_skip_permute: list[int] | None = None
+    """Encoder level that each decoder level reads, such as [1, 0, 2]; resized and projected by a 1x1 convolution."""
+    long_skip_norm: Literal["none", "instance"] = "none"
+    """Normalise the encoder map before it is joined."""
+    input_skip: bool = False
+    """Also add what the first convolution makes of the image to the last decoder map (Drozdzal et al.)."""
     short_skip: ShortSkip = "none"
-    """Short skip connection inside a block: none, add (ResNet: y = x + F(x)), dense (DenseNet)."""
+    """Short skip connection inside a block: none, add (ResNet: y = x + F(x)), scaled_add (x + a F(x)), gated_add
+    (highway), dense (DenseNet)."""
     short_skip_levels: dict[int, ShortSkip] = field(default_factory=dict)
     """Levels that depart from short_skip; level D is the bottleneck."""
+    short_skip_where: list[Place] = field(default_factory=lambda: ["encoder", "bottleneck", "decoder"])
+    """Parts of the network whose blocks have short skips."""
+    short_skip_every: int = 2
+    """Convolutions that an additive short skip spans."""
+    short_skip_scale: float = 1.0
+    """Factor a of scaled_add; where it starts if it is learnt."""
+    short_skip_scale_learned: bool = False
+    """Learn the factor of scaled_add, one a branch."""
     depth: int | None = None
     """Number of times the resolution is halved."""
     width: int | None = None
     """Channels at level 0; each level doubles them."""
     max_width: int = 320
     """Most channels at any level."""
+    widths: list[int] | None = None
+    """Channels of each of the depth + 1 levels, instead of width and max_width."""
     convs: int = 2
-    """Convolutions in each block."""
+    """Convolutions in each block; with bottleneck blocks, residual branches."""
+    convs_levels: dict[int, int] = field(default_factory=dict)
+    """Levels that depart from convs; level D is the bottleneck."""
+    block: Literal["basic", "bottleneck"] = "basic"
+    """Block of 3x3 convolutions, or branches 1x1, 3x3, 1x1 with a quarter of the channels inside (He et al.)."""
+    order: Literal["conv-norm-act", "norm-act-conv"] = "conv-norm-act"
+    """Order inside a convolution unit; norm-act-conv is pre-activation."""
+    kernel: int | None = None
+    """Size of the convolutions along every axis, odd; otherwise as planned, 3."""
     activation: Activation = "leaky_relu"
     """Non-linearity after each convolution."""
     norm: Norm = "instance"
     """Normalisation after each convolution."""
     init: Init = "he"
     """How weights are drawn: he, xavier, orthogonal, or torch (PyTorch's defaults)."""
-    downsample: Literal["maxpool", "stride"] = "maxpool"
-    """How the encoder halves the resolution: max pooling, or a strided convolution."""
+    gain: float = 1.0
+    """Factor on the initial convolution weights."""
+    zero_last: bool = False
+    """Start every residual branch at zero, so that a block starts as the identity (Fixup, SkipInit)."""
+    downsample: Literal["maxpool", "avgpool", "stride", "first_conv", "decimate"] = "maxpool"
+    """How the encoder halves the resolution: pooling, a strided convolution of its own, a stride in the first
+    convolution of the next block (nnU-Net), or every second voxel."""
+    upsample: Literal["transpose", "nearest", "linear"] = "transpose"
+    """How the decoder doubles it: transposed convolution, or interpolation and then a convolution unit."""
     dropout: float = 0.0
     """Share of bottleneck channels dropped in training, in [0, 1)."""
     deep_supervision: bool = False
     """Also train outputs of the coarser decoder levels."""
+    budget_match: Literal["none", "params", "macs"] = "none"
+    """Solve widths so that parameters or multiplications equal those of the reference: in a study its first
+    condition, else the same network with concat and without short skips."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        require_positive(self, "depth", "width", "max_width", "convs")
-        require(0 <= self.dropout < 1, f"dropout must be in [0, 1), got {self.dropout}")
+        require_positive(self, "depth", "width", "max_width", "convs", "short_skip_every", "kernel", "gain")
+        for name in ("dropout", "long_skip_dropout"):
+            require(0 <= getattr(self, name) < 1, f"{name} must be in [0, 1), got {getattr(self, name)}")
+        require(self.kernel is None or self.kernel % 2 == 1, f"kernel must be odd, got {self.kernel}")
+        require(all(c > 0 for c in self.convs_levels.values()), f"convs_levels must be above 0: {self.convs_levels}")
+        require(self.widths is None or all(w > 0 for w in self.widths), f"widths must be above 0, got {self.widths}")
+        whole = WHOLE_DECODER
+        mixed = any(kind in whole for kind in self.long_skip_levels.values()) or (
+            self.long_skip in whole and bool(self.long_skip_levels)
+        )
+        require(not mixed, f"{' and '.join(whole)} wire the whole decoder; long_skip_levels cannot depart from them")
+        if self.long_skip in whole:
+            require(self.long_skip_placebo != "dup", f"placebo dup has no meaning with long_skip {self.long_skip}")
+            require(not self.long_skip_permute, f"long_skip_permute has no meaning with long_skip {self.long_skip}")
         if self.depth is not None:
-            for name, last in (("long_skip_levels", self.depth - 1), ("short_skip_levels", self.depth)):
-                wrong = [level for level in getattr(self, name) if not 0 <= level <= last]
-                require(not wrong, f"{name} names level {wrong}, but this network has levels 0 to {last}")
+            self._check_levels(self.depth)
+
+    def _check_levels(self, depth: int) -> None:
+        """Refuse settings that name levels which a network of ``depth`` does not have."""
+        for name, last in (("long_skip_levels", depth - 1), ("short_skip_levels", depth), ("convs_levels", depth)):
+            wrong = [level for level in getattr(self, name) if not 0 <= level <= last]
+            require(not wrong, f"{name} names level {wrong}, but this network has levels 0 to {last}")
+        fits = self.widths is None or len(self.widths) == depth + 1
+        require(fits, f"widths needs {depth + 1} values for depth {depth}, got {self.widths}")
+        sources = self.long_skip_permute
+        fits = sources is None or sorted(sources) == list(range(depth))
+        require(fits, f"long_skip_permute must name each of the levels 0 to {depth - 1} once, got {sources}")
 
     def long_skip_at(self, level: int) -> LongSkip:
         """Long skip connection at ``level``."""
         return self.long_skip_levels.get(level, self.long_skip)
 
-    def short_skip_at(self, level: int) -> ShortSkip:
-        """Short skip connection of the blocks at ``level``."""
-        return self.short_skip_levels.get(level, self.short_skip)
+    def short_skip_at(self, level: int, place: Place) -> ShortSkip:
+        """Short skip connection of the block at ``level`` in ``place``."""
+        return self.short_skip_levels.get(level, self.short_skip) if place in self.short_skip_where else "none"
+
+    def convs_at(self, level: int) -> int:
+        """Convolutions of a block at ``level``."""
+        return self.convs_levels.get(level, self.convs)
+
+    def channels(self) -> list[int]:
+        """Channels of each level, finest first; ``depth`` and ``width`` or ``widths`` must be set.
+
+        Raises:
+            SkipSegError: If they are not.
+
+        Examples:
+            >>> NetworkSettings(depth=3, width=32, max_width=128).channels()
+            [32, 64, 128, 128]
+        """
+        if self.depth is None or (self.width is None and self.widths is None):
+            raise SkipSegError(f"a network needs depth and width, got {self.depth} and {self.width}")
+        return self.widths or [min((self.width or 0) * 2**i, self.max_width) for i in range(self.depth + 1)]
 
 
 @dataclass(frozen=True)
@@ -202,6 +310,12 @@ class TrainSettings:
     """Arithmetic; auto is bf16 or fp16 on a GPU that has it, fp32 on a CPU."""
     deterministic: bool = True
     """Use only operations that give the same bits every time."""
+    devices: int = 1
+    """Processes of one training on this machine, a GPU or a CPU process each (DDP); batch_size is for each."""
+    nodes: int = 1
+    """Machines of one training; started on each, as Lightning's DDP asks."""
+    track_updates: bool = False
+    """Record the mean update and gradient of every layer in each epoch, for `skipseg probe`."""
     threads: int = 0
     """CPU threads of one training; 0 takes all cores."""
     plan: Path | None = None
@@ -354,8 +468,86 @@ class AblateSettings:
     """Dataset to use instead of the study's own."""
     workers: int = 0
     """Trainings at a time; 0 takes one per core, one thread each."""
+    launcher: Literal["local", "ray", "slurm", "none"] = "local"
+    """Who runs the trainings: processes of this machine, a Ray cluster, a SLURM array, or nobody: only freeze."""
+    address: str | None = None
+    """Address of the Ray cluster; otherwise the one of this machine, or a new one."""
+    gpus: float = 0.0
+    """GPUs of each training; a fraction lets small trainings share one."""
+    retries: int = 2
+    """How often a training is started again when its process or node dies."""
+    slurm: dict[str, str] = field(default_factory=dict)
+    """Options of the SLURM array, such as {partition: gpu, time: "02:00:00"}."""
     cache: Path | None = None
     """Folder for prepared arrays; otherwise the user's cache folder."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        require(self.workers >= 0, f"workers must be at least 0, got {self.workers}")
+        require(self.gpus >= 0, f"gpus must be at least 0, got {self.gpus}")
+        require(self.retries >= 0, f"retries must be at least 0, got {self.retries}")
+
+
+@dataclass(frozen=True)
+class DescribeSettings:
+    """Say what a network is made of: switches, parameters, multiplications, memory, field of view."""
+
+    network: NetworkSettings = field(default_factory=lambda: NetworkSettings(depth=4, width=32))
+    """The U-Net."""
+    dims: Literal[2, 3] = 2
+    """Spatial axes."""
+    in_channels: int = 1
+    """Channels of the image."""
+    classes: int = 2
+    """Channels of the logits, background included."""
+    size: list[int] | None = None
+    """Voxels of the input along each axis; otherwise 256 in 2-D, 96 in 3-D."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        require_positive(self, "in_channels", "classes")
+        fits = self.size is None or (len(self.size) == self.dims and min(self.size) > 0)
+        require(fits, f"size needs {self.dims} values above 0, got {self.size}")
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """Look into a trained run: gradients, landscape, lesions, use of skips."""
+
+    run: Path
+    """Run folder of a finished training."""
+    kind: list[str] = field(default_factory=lambda: ["all"])
+    """Which probes; `skipseg probe --help` ends with their list."""
+    batches: int = 4
+    """Batches of training patches that gradients and curvature are measured on."""
+    cases: int = 16
+    """Most held-out cases that lesions are measured on."""
+    seed: int = 0
+    """Seed of directions and draws."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+    threads: int = 0
+    """CPU threads; 0 takes all cores."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        require_positive(self, "batches", "cases")
+
+
+@dataclass(frozen=True)
+class SuiteSettings:
+    """Test one claim about skip connections, or all of them, on synthetic tasks whose truth is known."""
+
+    name: str
+    """s00 to s17, or its longer name, such as s01-vanish; all runs every suite that the size allows."""
+    out: Path
+    """Folder to create or to continue; finished cells are kept."""
+    size: Literal["smoke", "cpu", "gpu"] = "cpu"
+    """smoke proves that it runs, cpu gives the verdict on 2 cores, gpu adds real data and long trainings."""
+    workers: int = 0
+    """Processes at a time, one thread each; 0 takes one per core."""
+    dataset: Path | None = None
+    """Dataset of the suites on real data, s16 and s17."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -368,104 +560,3 @@ class ReportSettings:
 
     folder: Path
     """Study or run folder."""
-
-
-def to_plain(settings: Any) -> Any:
-    """Turn settings into plain data for YAML or JSON: paths become text, nothing else changes.
-
-    Examples:
-        >>> to_plain(CheckSettings(dataset=Path("data/lung")))["dataset"]
-        'data/lung'
-    """
-    if is_dataclass(settings) and not isinstance(settings, type):
-        return to_plain(asdict(settings))
-    if isinstance(settings, Mapping):
-        return {key: to_plain(value) for key, value in settings.items()}
-    if isinstance(settings, list | tuple):
-        return [to_plain(value) for value in settings]
-    return settings.as_posix() if isinstance(settings, Path) else settings
-
-
-def fill(settings: Any, planned: Mapping[str, Any]) -> Any:
-    """Replace every ``None`` in ``settings`` by the planned value of its dotted name.
-
-    Args:
-        settings: A settings dataclass, with groups nested.
-        planned: Dotted name, such as ``"network.depth"``, to value.
-
-    Returns:
-        Settings of the same type; values that were given stay as they are.
-
-    Examples:
-        >>> fill(DataSettings(dims=2), {"dims": 3, "batch_size": 8}).batch_size
-        8
-    """
-    changes: dict[str, Any] = {}
-    for item in fields(settings):
-        value = getattr(settings, item.name)
-        if is_dataclass(value):
-            prefix = f"{item.name}."
-            inner = {key.removeprefix(prefix): planned[key] for key in planned if key.startswith(prefix)}
-            changes[item.name] = fill(value, inner)
-        elif value is None and item.name in planned:
-            changes[item.name] = planned[item.name]
-    return replace(settings, **changes)
-
-
-def flatten(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Walk nested settings as dotted names and values; an empty mapping is a value.
-
-    Examples:
-        >>> dict(flatten({"network": {"depth": 3}, "seed": 0}))
-        {'network.depth': 3, 'seed': 0}
-    """
-    for key, value in nested.items():
-        if isinstance(value, Mapping) and value and all(isinstance(name, str) for name in value):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def from_plain(kind: type[Settings], plain: Mapping[str, Any]) -> Settings:
-    """Build settings from plain data, such as a YAML file, with every type and choice checked.
-
-    Args:
-        kind: One of the settings classes.
-        plain: Field name to value; groups nested, or written with dotted names.
-
-    Raises:
-        SkipSegError: If a name is unknown, a value has the wrong type or is not among the choices.
-
-    Examples:
-        >>> from_plain(NetworkSettings, {"long_skip": "add", "depth": 3}).long_skip
-        'add'
-    """
-    # Only commands that read settings pay for the parser.
-    from jsonargparse import ArgumentError, ArgumentParser
-
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(kind)
-    try:
-        return kind(**vars(parser.instantiate(parser.parse_object(nest(plain)))))
-    except (ArgumentError, TypeError) as error:
-        raise SkipSegError(" ".join(str(error).split())) from None
-
-
-def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn dotted names into nested mappings; the inverse of :func:`flatten`.
-
-    Examples:
-        >>> nest({"network.depth": 3, "network": {"width": 8}, "seed": 0})
-        {'network': {'depth': 3, 'width': 8}, 'seed': 0}
-    """
-    nested: dict[str, Any] = {}
-    for name, value in flat.items():
-        *groups, last = str(name).split(".")
-        inner = nested
-        for group in groups:
-            inner = inner.setdefault(group, {})
-        if isinstance(value, Mapping) and isinstance(inner.get(last), dict):
-            inner[last].update(value)
-        else:
-            inner[last] = value
-    return nested

@@ -17,8 +17,9 @@ from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from segmentation.config import TrainSettings, from_plain
+from segmentation.config import TrainSettings
 from segmentation.data.manifest import Case, Dataset, write_dataset
+from segmentation.plain import from_plain
 
 # The same examples in every run, and no verdict on how busy the machine is.
 settings.register_profile("skipseg", derandomize=True, deadline=None)

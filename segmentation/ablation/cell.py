@@ -5,10 +5,11 @@ from pathlib import Path
 
 import yaml
 
-from segmentation.config import TrainSettings, from_plain
+from segmentation.config import TrainSettings
 from segmentation.data.layouts import open_dataset
 from segmentation.evaluation.evaluate import CasePair, evaluate
 from segmentation.inference.predictor import Predictor, mask_ending, predict_cases, resolve_device
+from segmentation.plain import from_plain
 from segmentation.runs import read_json, write_json
 from segmentation.training.train import peak_memory_mb, train
 

@@ -14,7 +14,8 @@ from typing import Any, Literal
 import yaml
 
 from segmentation import SkipSegError
-from segmentation.config import TrainSettings, flatten, from_plain, nest, require
+from segmentation.config import TrainSettings, require
+from segmentation.plain import flatten, from_plain, nest
 from segmentation.runs import content_hash, is_draft, read_json, write_json
 from segmentation.training.job import Job, make_job
 

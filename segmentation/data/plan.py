@@ -14,12 +14,13 @@ from typing import Any, Literal
 import torch
 
 from segmentation import SkipSegError
-from segmentation.config import PlanSettings, TrainSettings, from_plain
+from segmentation.config import PlanSettings, TrainSettings
 from segmentation.data.check import CheckReport, check_dataset
 from segmentation.data.fingerprint import Fingerprint, take_fingerprint
 from segmentation.data.layouts import open_dataset
 from segmentation.data.manifest import Dataset
 from segmentation.data.transforms import Normalisation, Preprocessing
+from segmentation.plain import from_plain
 from segmentation.runs import read_json, user_cache, write_json
 
 Hardware = Literal["cpu", "cuda"]

@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from segmentation import SkipSegError
-from segmentation.config import NetworkSettings, from_plain, to_plain
+from segmentation.config import NetworkSettings
 from segmentation.model.unet import UNet
+from segmentation.plain import from_plain, to_plain
 from segmentation.runs import file_hash, read_json, write_bytes, write_json
 
 FORMAT = 1

@@ -75,7 +75,7 @@ class UNet(nn.Module):
         self.decoder = nn.ModuleList()
         self.heads = nn.ModuleList()
         for level in range(depth + 1):
-            width, short = channels[level], settings.short_skip_at(level)
+            width, short = channels[level], settings.short_skip_at(level, "bottleneck" if level == depth else "encoder")
             read = in_channels if level == 0 else channels[level - 1]
             block = ConvBlock(settings, dims, read, width, sizes[level], short)
             if level == depth:

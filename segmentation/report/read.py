@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from segmentation import SkipSegError
-from segmentation.config import flatten
+from segmentation.plain import flatten
 from segmentation.runs import read_csv, read_json
 
 MEASURES = ("dice", "iou", "sensitivity", "precision", "hd95_mm", "assd_mm", "nsd", "volume_error_ml")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from segmentation import SkipSegError
-from segmentation.config import DataSettings, TrainSettings, fill, flatten, to_plain
+from segmentation.config import DataSettings, TrainSettings
 from segmentation.data.check import CheckReport
 from segmentation.data.fingerprint import take_fingerprint
 from segmentation.data.manifest import Case, Dataset
@@ -11,6 +11,7 @@ from segmentation.data.plan import Plan, checked_dataset, choose_strides, hardwa
 from segmentation.data.splits import Fold, Splits, make_splits
 from segmentation.data.transforms import Preprocessing
 from segmentation.model.storage import Architecture
+from segmentation.plain import fill, flatten, to_plain
 from segmentation.runs import content_hash
 
 VOLATILE = ("out", "cache", "plan", "threads")

@@ -27,12 +27,13 @@ import yaml
 from safetensors.torch import load_file
 
 from segmentation import SkipSegError, __version__
-from segmentation.config import TrainSettings, flatten, to_plain
+from segmentation.config import TrainSettings
 from segmentation.data.cache import cache_cases
 from segmentation.data.datamodule import PatchDataModule
 from segmentation.data.plan import hardware_of
 from segmentation.model.storage import save_model, save_weights
 from segmentation.model.unet import count_parameters
+from segmentation.plain import flatten, to_plain
 from segmentation.runs import is_draft, read_json, user_cache, write_json, write_text
 from segmentation.training.checkpoint import ExactResume, SafeCheckpointIO
 from segmentation.training.history import History, ProgressBar

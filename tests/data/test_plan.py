@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segmentation import SkipSegError
-from segmentation.config import PlanSettings, TrainSettings, fill
+from segmentation.config import PlanSettings, TrainSettings
 from segmentation.data.fingerprint import ChannelFingerprint, Fingerprint
 from segmentation.data.plan import (
     BUDGETS,
@@ -23,6 +23,7 @@ from segmentation.data.plan import (
     plan_dataset,
     plan_path,
 )
+from segmentation.plain import fill
 from segmentation.training.job import find_plan
 
 CHANNEL = ChannelFingerprint("CT", -100, 300, 50, 80, -500, 400, 2000)

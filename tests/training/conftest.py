@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from segmentation.ablation.study import merge
-from segmentation.config import NetworkSettings, OptimSettings, TrainSettings, from_plain, nest
+from segmentation.config import NetworkSettings, OptimSettings, TrainSettings
 from segmentation.data.manifest import Dataset
 from segmentation.data.transforms import Normalisation, Preprocessing
 from segmentation.model.storage import Architecture
+from segmentation.plain import from_plain, nest
 from segmentation.training.task import SegmentationTask
 
 MAY_DIFFER = {"timing.json", "config.yaml", "plan.json", "last.ckpt", "log.txt"}

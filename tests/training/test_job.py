@@ -8,8 +8,9 @@ from PIL import Image
 
 from segmentation import SkipSegError
 from segmentation.ablation.cell import read_config
-from segmentation.config import PlanSettings, flatten, to_plain
+from segmentation.config import PlanSettings
 from segmentation.data.plan import plan_dataset
+from segmentation.plain import flatten, to_plain
 from segmentation.runs import read_json, write_json
 from segmentation.training.job import VOLATILE, make_job
 from segmentation.training.train import open_run

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 
 from segmentation import SkipSegError
 from segmentation.ablation.cell import run_cell
-from segmentation.config import to_plain
 from segmentation.model.storage import load_model
+from segmentation.plain import to_plain
 from segmentation.runs import read_csv, read_json, write_text
 from segmentation.training import history as history_module
 from segmentation.training import train as train_module

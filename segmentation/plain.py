@@ -1,0 +1,114 @@
+"""Settings as plain data, and back: what YAML and JSON files hold. Standard library and jsonargparse only."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from segmentation import SkipSegError
+
+Settings = TypeVar("Settings")
+
+
+def to_plain(settings: Any) -> Any:
+    """Turn settings into plain data for YAML or JSON: paths become text, nothing else changes.
+
+    Examples:
+        >>> from segmentation.config import CheckSettings
+        >>> to_plain(CheckSettings(dataset=Path("data/lung")))["dataset"]
+        'data/lung'
+    """
+    if is_dataclass(settings) and not isinstance(settings, type):
+        return to_plain(asdict(settings))
+    if isinstance(settings, Mapping):
+        return {key: to_plain(value) for key, value in settings.items()}
+    if isinstance(settings, list | tuple):
+        return [to_plain(value) for value in settings]
+    return settings.as_posix() if isinstance(settings, Path) else settings
+
+
+def fill(settings: Any, planned: Mapping[str, Any]) -> Any:
+    """Replace every ``None`` in ``settings`` by the planned value of its dotted name.
+
+    Args:
+        settings: A settings dataclass, with groups nested.
+        planned: Dotted name, such as ``"network.depth"``, to value.
+
+    Returns:
+        Settings of the same type; values that were given stay as they are.
+
+    Examples:
+        >>> from segmentation.config import DataSettings
+        >>> fill(DataSettings(dims=2), {"dims": 3, "batch_size": 8}).batch_size
+        8
+    """
+    changes: dict[str, Any] = {}
+    for item in fields(settings):
+        value = getattr(settings, item.name)
+        if is_dataclass(value):
+            prefix = f"{item.name}."
+            inner = {key.removeprefix(prefix): planned[key] for key in planned if key.startswith(prefix)}
+            changes[item.name] = fill(value, inner)
+        elif value is None and item.name in planned:
+            changes[item.name] = planned[item.name]
+    return replace(settings, **changes)
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Walk nested settings as dotted names and values; an empty mapping is a value.
+
+    Examples:
+        >>> dict(flatten({"network": {"depth": 3}, "seed": 0}))
+        {'network.depth': 3, 'seed': 0}
+    """
+    for key, value in nested.items():
+        if isinstance(value, Mapping) and value and all(isinstance(name, str) for name in value):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def from_plain(kind: type[Settings], plain: Mapping[str, Any]) -> Settings:
+    """Build settings from plain data, such as a YAML file, with every type and choice checked.
+
+    Args:
+        kind: One of the settings classes.
+        plain: Field name to value; groups nested, or written with dotted names.
+
+    Raises:
+        SkipSegError: If a name is unknown, a value has the wrong type or is not among the choices.
+
+    Examples:
+        >>> from segmentation.config import NetworkSettings
+        >>> from_plain(NetworkSettings, {"long_skip": "add", "depth": 3}).long_skip
+        'add'
+    """
+    # Only commands that read settings pay for the parser.
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind)
+    try:
+        return kind(**vars(parser.instantiate(parser.parse_object(nest(plain)))))
+    except (ArgumentError, TypeError) as error:
+        raise SkipSegError(" ".join(str(error).split())) from None
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn dotted names into nested mappings; the inverse of :func:`flatten`.
+
+    Examples:
+        >>> nest({"network.depth": 3, "network": {"width": 8}, "seed": 0})
+        {'network': {'depth': 3, 'width': 8}, 'seed': 0}
+    """
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        *groups, last = str(name).split(".")
+        inner = nested
+        for group in groups:
+            inner = inner.setdefault(group, {})
+        if isinstance(value, Mapping) and isinstance(inner.get(last), dict):
+            inner[last].update(value)
+        else:
+            inner[last] = value
+    return nested

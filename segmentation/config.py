@@ -152,6 +152,20 @@ class NetworkSettings:
         if self.long_skip in whole:
             require(self.long_skip_placebo != "dup", f"placebo dup has no meaning with long_skip {self.long_skip}")
             require(not self.long_skip_permute, f"long_skip_permute has no meaning with long_skip {self.long_skip}")
+        require(
+            not (self.long_skip_permute and self.long_skip_placebo == "dup"),
+            "placebo dup has no meaning with long_skip_permute, for the two levels' maps differ in size",
+        )
+        require(
+            not (self.input_skip and self.long_skip == "fullscale"),
+            "input_skip has no meaning with long_skip fullscale, whose decoder maps have other channels",
+        )
+        stuck = self.order == "conv-norm-act" and self.activation in ("relu", "sigmoid")
+        require(
+            not (self.zero_last and stuck),
+            f"zero_last with order conv-norm-act and activation {self.activation} would never leave zero, or not be "
+            "zero; use order norm-act-conv or another activation",
+        )
         if self.depth is not None:
             self._check_levels(self.depth)
 
@@ -325,7 +339,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        require_positive(self, "epochs", "steps_per_epoch", "tolerance_mm")
+        require_positive(self, "epochs", "steps_per_epoch", "tolerance_mm", "devices", "nodes")
         require(self.folds == 0 or self.folds >= 2, f"folds must be 0 or at least 2, got {self.folds}")
         require(self.fold >= 0, f"fold must be at least 0, got {self.fold}")
         require(self.threads >= 0, f"threads must be at least 0, got {self.threads}")
@@ -517,7 +531,7 @@ class ProbeSettings:
     run: Path
     """Run folder of a finished training."""
     kind: list[str] = field(default_factory=lambda: ["all"])
-    """Which probes; `skipseg probe --help` ends with their list."""
+    """Which probes, such as --kind gradients --kind lesion, or --kind gradients,lesion; their list ends this help."""
     batches: int = 4
     """Batches of training patches that gradients and curvature are measured on."""
     cases: int = 16
@@ -556,7 +570,7 @@ class SuiteSettings:
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """Write report.html and results.json for a study or a run."""
+    """Write report.html for a study, a run or suites; results.json beside it for a study or a run."""
 
     folder: Path
-    """Study or run folder."""
+    """Folder of a study, of a run, of a suite, or of many suites."""

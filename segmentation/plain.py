@@ -1,11 +1,16 @@
 """Settings as plain data, and back: what YAML and JSON files hold. Standard library and jsonargparse only."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from segmentation import SkipSegError
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 Settings = TypeVar("Settings")
 
@@ -84,14 +89,50 @@ def from_plain(kind: type[Settings], plain: Mapping[str, Any]) -> Settings:
         'add'
     """
     # Only commands that read settings pay for the parser.
-    from jsonargparse import ArgumentError, ArgumentParser
+    from jsonargparse import ArgumentError
 
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(kind)
+    parser = _parser(kind)
     try:
         return kind(**vars(parser.instantiate(parser.parse_object(nest(plain)))))
     except (ArgumentError, TypeError) as error:
-        raise SkipSegError(" ".join(str(error).split())) from None
+        raise SkipSegError(explain(error, kind)) from None
+
+
+def explain(error: Exception, kind: Any) -> str:
+    """Say in one line what the parser found wrong with settings of ``kind``; a wrong choice with all that are right.
+
+    Examples:
+        >>> from segmentation.config import NetworkSettings
+        >>> wrong = ValueError('Parser key "norm": Expected a typing.Literal[...]. Got value: bath')
+        >>> explain(wrong, NetworkSettings)
+        'norm must be one of none, batch, instance, group, layer; got bath'
+    """
+    text = " ".join(str(error).split())
+    found = re.search(r'Parser key "([\w.]+)": .*Expected a typing\.Literal\[.*Got value: (.*)$', text)
+    hint: Any = kind
+    for name in found[1].split(".") if found else ():
+        hint = get_type_hints(hint).get(name) if isinstance(hint, type) else None
+    choices = list(_choices(hint)) if found else []
+    return f"{found[1]} must be one of {', '.join(choices)}; got {found[2]}" if found and choices else text
+
+
+def _choices(hint: Any) -> Iterator[str]:
+    """Values of every Literal in a type."""
+    for part in get_args(hint):
+        if get_origin(hint) is Literal:
+            yield str(part)
+        else:
+            yield from _choices(part)
+
+
+@cache
+def _parser(kind: type[Any]) -> "ArgumentParser":
+    """The parser of a settings class, made once: a study reads its settings again for every condition."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind)
+    return parser
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:

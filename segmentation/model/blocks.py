@@ -1,89 +1,33 @@
-"""Convolution units and the blocks made of them: plain, residual or dense."""
+"""Blocks of convolution units with a short skip connection: plain, residual, highway or dense."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
-from segmentation.config import Activation, NetworkSettings, Norm, ShortSkip
-from segmentation.model.skips import join_short_skip
+from segmentation.config import NetworkSettings, ShortSkip
+from segmentation.model.init import init_parameters
+from segmentation.model.skips import ADDITIVE, ShortJoin
+from segmentation.model.units import CONV, AveragePool, ConvUnit
 
-Layer = Callable[..., nn.Module]
-"""Builds a layer; one for each number of spatial axes."""
-
-CONV: dict[int, Layer] = {2: nn.Conv2d, 3: nn.Conv3d}
-UPCONV: dict[int, Layer] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-MAXPOOL: dict[int, Layer] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
-DROPOUT: dict[int, Layer] = {2: nn.Dropout2d, 3: nn.Dropout3d}
-_BATCH_NORM: dict[int, Layer] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-
-_ACTIVATIONS: dict[Activation, Layer] = {
-    "relu": lambda: nn.ReLU(inplace=True),
-    "leaky_relu": lambda: nn.LeakyReLU(0.01, inplace=True),
-    "elu": nn.ELU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-}
-
-
-class InstanceNorm(nn.Module):
-    """Instance normalisation with scale and shift; unlike PyTorch's own, it also takes a map of a single voxel.
-
-    A small image ends as one voxel in the bottleneck. Normalised, that voxel is the shift alone.
-
-    Args:
-        channels: Channels of the map.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise each channel of each image, shape ``(B, C, *S)``."""
-        return torch.instance_norm(x, self.weight, self.bias, None, None, True, 0.0, 1e-5, True)
-
-
-def norm_layer(norm: Norm, dims: int, channels: int) -> nn.Module:
-    """Build the normalisation of a map with ``channels`` channels; group uses 8 channels a group where it divides."""
-    match norm:
-        case "none":
-            return nn.Identity()
-        case "batch":
-            return _BATCH_NORM[dims](channels)
-        case "instance":
-            return InstanceNorm(channels)
-        case "group":
-            return nn.GroupNorm(channels // 8 if channels % 8 == 0 else 1, channels)
-
-
-def conv_unit(
-    settings: NetworkSettings,
-    dims: int,
-    in_channels: int,
-    out_channels: int,
-    kernel: tuple[int, ...],
-    stride: tuple[int, ...] | int = 1,
-) -> nn.Sequential:
-    """Build convolution, normalisation, activation; the output has ``ceil(size / stride)`` voxels an axis."""
-    padding = tuple(size // 2 for size in kernel)
-    # A bias just before a normalisation would be subtracted again at once.
-    conv = CONV[dims](in_channels, out_channels, kernel, stride, padding, bias=settings.norm == "none")
-    return nn.Sequential(conv, norm_layer(settings.norm, dims, out_channels), _ACTIVATIONS[settings.activation]())
+BOTTLENECK_UNITS = 3
+"""Units of a bottleneck branch: 1x1, 3x3, 1x1."""
 
 
 class ConvBlock(nn.Module):
     """A block of convolution units with a short skip connection.
 
-    * ``"none"``: the units in sequence.
-    * ``"add"``: every two units are a residual branch; a 1x1 convolution projects x where channels differ.
-    * ``"dense"``: each unit adds ``out_channels / convs`` channels to the stack, and a 1x1 unit brings the
-      stack back to ``out_channels``.
+    The units form branches F. Each reads some x and ends in a :class:`~segmentation.model.skips.ShortJoin`:
 
-    The units have the same names in all three, so that they draw the same initial weights.
+    * ``none``: one unit a branch, so that the units are in sequence.
+    * ``add``, ``scaled_add``, ``gated_add``: ``short_skip_every`` units a branch; a 1x1 convolution projects x
+      where channels or size differ.
+    * ``dense``: one unit a branch, which adds ``out_channels / convs`` channels to the stack; a 1x1 unit brings the
+      stack back to ``out_channels``.
+    * A branch of ``bottleneck`` blocks is always 1x1, 3x3, 1x1 with a quarter of its channels inside (He et al.
+      2016, arXiv:1512.03385), and ``convs`` counts branches.
+
+    The units have the same names with every short skip, so that they draw the same initial weights.
 
     Args:
         settings: The architecture.
@@ -92,6 +36,14 @@ class ConvBlock(nn.Module):
         out_channels: Channels of the output.
         kernel: Size of the convolutions along each axis.
         short: The short skip connection.
+        convs: Units of the block, or branches if they are bottlenecks; otherwise those of the settings.
+        stride: Step of the first convolution along each axis.
+
+    Attributes:
+        units: All units in order.
+        span: Units of a branch; the last branch may have fewer.
+        projections: How x reaches the join of each branch.
+        joins: The join of each branch.
     """
 
     def __init__(
@@ -100,30 +52,76 @@ class ConvBlock(nn.Module):
         dims: int,
         in_channels: int,
         out_channels: int,
-        kernel: tuple[int, ...],
+        kernel: Sequence[int],
         short: ShortSkip,
+        convs: int | None = None,
+        stride: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        convs = convs or settings.convs
         self.short: ShortSkip = short
-        self.span = 2 if short == "add" else 1
-        growth = max(1, out_channels // settings.convs) if short == "dense" else out_channels
+        self.span = settings.short_skip_every if short in ADDITIVE else 1
+        count = convs
+        if settings.block == "bottleneck":
+            self.span = BOTTLENECK_UNITS
+            count *= BOTTLENECK_UNITS
+        dense = short == "dense"
+        write = max(1, out_channels // convs) if dense else out_channels
         self.units = nn.ModuleList()
         self.projections = nn.ModuleList()
-        channels = in_channels
-        for index in range(settings.convs):
-            self.units.append(conv_unit(settings, dims, channels, growth, kernel))
-            if index % self.span == 0:
-                project = short == "add" and channels != out_channels
-                self.projections.append(CONV[dims](channels, out_channels, 1) if project else nn.Identity())
-            channels = channels + growth if short == "dense" else growth
-        dense = short == "dense"
-        self.fuse = conv_unit(settings, dims, channels, out_channels, (1,) * dims) if dense else nn.Identity()
+        self.joins = nn.ModuleList()
+        channels, step = in_channels, tuple(stride or (1,) * dims)
+        for start in range(0, count, self.span):
+            length = min(self.span, count - start)
+            for a, b, size in _branch(settings, channels, write, kernel, length):
+                self.units.append(ConvUnit(settings, dims, a, b, size, step if len(self.units) == 0 else 1))
+            self.projections.append(_projection(short, dims, channels, write, step if start == 0 else (1,) * dims))
+            self.joins.append(ShortJoin(short, settings, dims, write))
+            channels = channels + write if dense else write
+        self.fuse = ConvUnit(settings, dims, channels, out_channels, (1,) * dims) if dense else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map features of shape ``(B, in_channels, *S)`` to ``(B, out_channels, *S)``."""
-        for index, project in enumerate(self.projections):
+        """Map features of shape ``(B, in_channels, *S)`` to ``(B, out_channels, *ceil(S / stride))``."""
+        for index, (project, join) in enumerate(zip(self.projections, self.joins, strict=True)):
             branch = x
             for unit in self.units[index * self.span : (index + 1) * self.span]:
                 branch = unit(branch)
-            x = join_short_skip(project(x), branch, self.short)
+            x = join(project(x), branch)
         return self.fuse(x)
+
+    def start_as_identity(self) -> None:
+        """Set the last unit of each residual branch to zero; other short skips are left as they are."""
+        if self.short in ("add", "scaled_add"):
+            ends = [*range(self.span, len(self.units), self.span), len(self.units)]
+            for last in (self.units[end - 1] for end in ends):
+                assert isinstance(last, ConvUnit)
+                last.start_at_zero()
+
+
+def _branch(
+    settings: NetworkSettings, read: int, write: int, kernel: Sequence[int], units: int
+) -> list[tuple[int, int, Sequence[int]]]:
+    """Channels read, channels written and kernel of each unit of a branch."""
+    if settings.block == "bottleneck":
+        inner, one = max(1, write // 4), (1,) * len(kernel)
+        return [(read, inner, one), (inner, inner, kernel), (inner, write, one)]
+    return [(read, write, kernel), *[(write, write, kernel)] * (units - 1)]
+
+
+def _projection(short: ShortSkip, dims: int, read: int, write: int, stride: Sequence[int]) -> nn.Module:
+    """What brings x to the size of its branch and, for a sum, to its channels."""
+    strided = math.prod(stride) > 1
+    if short in ADDITIVE and (strided or read != write):
+        return CONV[dims](read, write, 1, tuple(stride))
+    if short == "dense" and strided:
+        return AveragePool(stride)
+    return nn.Identity()
+
+
+def draw_weights(network: nn.Module, settings: NetworkSettings, seed: int) -> None:
+    """Draw the initial weights of a network of blocks, as ``init``, ``gain`` and ``zero_last`` say."""
+    init_parameters(network, settings.init, settings.activation, seed, settings.gain)
+    if settings.zero_last:
+        for module in network.modules():
+            if isinstance(module, ConvBlock):
+                module.start_as_identity()

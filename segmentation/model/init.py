@@ -1,7 +1,8 @@
 """Initial weights, drawn for each parameter by its name.
 
 Two networks that differ in one skip connection draw the same numbers for every parameter whose name and shape
-they share: what differs at the start of a comparison is the connection, not the luck of the draw.
+they share: what differs at the start of a comparison is the connection, not the luck of the draw. Only PyTorch's own
+initialisation draws a bias within a bound that depends on what the weights of its layer read.
 """
 
 import hashlib
@@ -15,11 +16,13 @@ from segmentation.config import Activation, Init
 _GAIN: dict[Activation, float] = {
     "relu": math.sqrt(2.0),
     "leaky_relu": math.sqrt(2.0 / (1 + 0.01**2)),
+    "prelu": math.sqrt(2.0 / (1 + 0.25**2)),
     "elu": math.sqrt(2.0),
     "gelu": math.sqrt(2.0),
     "silu": math.sqrt(2.0),
     "tanh": 5.0 / 3.0,
     "sigmoid": 1.0,
+    "identity": 1.0,
 }
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -41,8 +44,8 @@ def fans(weight: Tensor, transposed: bool) -> tuple[int, int]:
     return (first, second * kernel) if transposed else (second * kernel, first * kernel)
 
 
-def init_parameters(network: nn.Module, init: Init, activation: Activation, seed: int) -> None:
-    """Draw every convolution of ``network`` anew; normalisations start as the identity.
+def init_parameters(network: nn.Module, init: Init, activation: Activation, seed: int, factor: float = 1.0) -> None:
+    """Draw every convolution of ``network`` anew; what is no convolution keeps the start that its class gives it.
 
     Args:
         network: Changed in place.
@@ -52,6 +55,7 @@ def init_parameters(network: nn.Module, init: Init, activation: Activation, seed
             1 / sqrt(k), with k weights to each entry of the first axis. Biases are 0, except with ``"torch"``.
         activation: Sets the gain.
         seed: Same seed, same name, same shape: same numbers.
+        factor: Factor on the drawn weights, not on biases.
     """
     for name, module in network.named_modules():
         if not isinstance(module, _CONVOLUTIONS):
@@ -69,6 +73,7 @@ def init_parameters(network: nn.Module, init: Init, activation: Activation, seed
                     nn.init.orthogonal_(module.weight, _GAIN[activation], generator=generator)
                 case "torch":
                     module.weight.uniform_(-bound, bound, generator=generator)
+            module.weight.mul_(factor)
             if module.bias is not None and init == "torch":
                 module.bias.uniform_(-bound, bound, generator=named_generator(f"{name}.bias", seed))
             elif module.bias is not None:

@@ -35,7 +35,10 @@ def check_variance(weight: torch.Tensor, variance: float, kurtosis: float) -> No
     assert abs(weight.mean().item()) < SIGMA * math.sqrt(variance / weight.numel())
 
 
-@pytest.mark.parametrize(("activation", "gain2"), [("relu", 2), ("sigmoid", 1), ("tanh", 25 / 9), ("leaky_relu", 2)])
+@pytest.mark.parametrize(
+    ("activation", "gain2"),
+    [("relu", 2), ("sigmoid", 1), ("tanh", 25 / 9), ("leaky_relu", 2), ("prelu", 32 / 17), ("identity", 1)],
+)
 def test_he_keeps_the_variance_forwards(network, activation, gain2):
     init_parameters(network, "he", activation, seed=1)
     for layer, (fan_in, _) in zip(network, FANS, strict=True):
@@ -98,3 +101,12 @@ def test_normalisations_start_as_the_identity():
     init_parameters(nn.Sequential(nn.Conv2d(1, 4, 3), norm), "he", "relu", seed=0)
     assert norm.weight.unique().item() == 1
     assert norm.bias.unique().item() == 0
+
+
+@pytest.mark.parametrize("init", ["he", "xavier", "orthogonal", "torch"])
+def test_a_factor_scales_the_weights_and_not_the_biases(network, init):
+    init_parameters(network, init, "relu", seed=2)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    init_parameters(network, init, "relu", seed=2, factor=0.5)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name] * (0.5 if name.endswith("weight") else 1))

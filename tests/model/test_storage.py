@@ -67,6 +67,30 @@ def test_an_architecture_survives_json():
     assert Architecture.from_plain(plain) == ARCHITECTURE
 
 
+RICH = {
+    "gates": {"long_skip": "gated", "short_skip": "gated_add", "long_skip_scale_learned": True},
+    "levels": {"long_skip_levels": {0: "se", 1: "respath"}, "convs_levels": {0: 1, 2: 3}, "activation": "prelu"},
+    "nested": {"long_skip": "nested", "short_skip": "scaled_add", "short_skip_scale_learned": True},
+    "fullscale": {"long_skip": "fullscale", "short_skip_where": ["encoder"], "order": "norm-act-conv"},
+    "permuted": {"long_skip_permute": [1, 0], "input_skip": True, "widths": [6, 5, 7], "block": "bottleneck"},
+    "scalar": {"long_skip": "gated_scalar", "upsample": "linear", "downsample": "first_conv"},
+}
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("name", RICH)
+def test_every_setting_survives_the_disk(tmp_path: Path, name: str, dims: int):
+    strides, kernels = [[1, 2, 2][-dims:], [2] * dims], [[1, 3, 3][-dims:], [3] * dims, [3] * dims]
+    settings = NetworkSettings(**({"depth": 2, "width": 8} | RICH[name]))
+    architecture = Architecture(settings, dims, 2, 3, strides, kernels)
+    network = architecture.build(seed=5).eval()
+    save_model(tmp_path, architecture, network.state_dict(), {})
+    stored = load_model(tmp_path).network
+    assert stored.settings == settings
+    x = torch.randn(1, 2, *(5, 11, 9)[:dims])
+    assert torch.equal(stored(x), network(x))
+
+
 def test_equal_weights_give_equal_bytes(tmp_path: Path):
     weights = ARCHITECTURE.build().state_dict()
     save_weights(tmp_path / "a.safetensors", weights)
@@ -92,8 +116,8 @@ DAMAGE = {
     "pickle": (lambda folder: replace_weights(folder, pickle.dumps(Bomb())), "readable model"),
     "other network": (lambda folder: replace_weights(folder, save({"a": torch.zeros(3)})), "readable model"),
     "other width": (lambda folder: edit_settings(folder, width=4), "readable model"),
-    "no depth": (lambda folder: edit_settings(folder, depth=None), "readable model"),
-    "unknown skip": (lambda folder: edit_settings(folder, long_skip="gated"), "gated"),
+    "no depth": (lambda folder: edit_settings(folder, depth=None), "needs depth and width"),
+    "unknown skip": (lambda folder: edit_settings(folder, long_skip="gatd"), "gatd"),
     "unknown setting": (lambda folder: edit_settings(folder, colour=3), "colour"),
     "level in words": (lambda folder: edit_settings(folder, long_skip_levels={"top": "none"}), "long_skip_levels"),
     "level out of range": (lambda folder: edit_settings(folder, long_skip_levels={"7": "none"}), "level"),

@@ -3,15 +3,16 @@
 Two conditions are compared only on scores that both have: same fold, seed, case and class.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import combinations
+from statistics import fmean
 from typing import Any
 
 from segmentation import SkipSegError
 from segmentation.report.read import MEASURES, Study
-from segmentation.report.scores import Key, Scores, of_class, per_patient
-from segmentation.statistics import paired_difference
+from segmentation.report.scores import Scores, by_seed, fold_of, of_class
+from segmentation.statistics import checks, holm, paired_difference
 
 _MOST_PAIRS_OF = 6
 """With more conditions than this, undeclared comparisons are made with the first condition only."""
@@ -39,7 +40,10 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Compute paired differences: declared pairs, then exploratory pairs, classes and measures.
 
-    Declared contrasts share alpha equally (Bonferroni), so that the study as a whole keeps its error rate.
+    Declared contrasts are one family. Their differences are judged by Holm's procedure, so that the study as a
+    whole keeps its error rate; each interval has the level at which Holm judges its contrast, so that interval
+    and verdict agree, and none is narrower than ``1 - alpha``. Claims of equivalence share alpha equally.
+    Exploratory comparisons are judged one by one.
 
     Args:
         study: The study.
@@ -49,8 +53,9 @@ def compare(
 
     Returns:
         One record per comparison, the declared ones first: conditions ``a`` and ``b``, ``declared``,
-        ``metric``, ``class`` (``None`` for the mean over classes), ``patients`` (patient to difference), and
-        the fields of :class:`segmentation.statistics.PairedDifference`.
+        ``metric``, ``class`` (``None`` for the mean over classes), ``patients`` (patient to difference), the
+        fields of :class:`segmentation.statistics.PairedDifference`, ``p_holm`` (adjusted within the declared
+        family, else None) and for the primary measure ``checks``, see :class:`segmentation.statistics.Checks`.
     """
     header = study.header
     alpha, margin = header.get("alpha", 0.05), header.get("margin", 0.02)
@@ -58,31 +63,73 @@ def compare(
     pairs = [pair for pair in combinations(study.conditions, 2) if frozenset(pair) not in known]
     if len(study.conditions) > _MOST_PAIRS_OF:
         pairs = [pair for pair in pairs if pair[0] == next(iter(study.conditions))]
-    shared = alpha / max(1, len(declared))
-    settled = [(a, b, None, primary) for a, b in declared]
-    wanted = [(a, b, None, primary) for a, b in pairs]
-    wanted += [(a, b, c, primary) for a, b in declared for c in study.classes if len(study.classes) > 1]
-    wanted += [(a, b, None, m) for a, b in declared or pairs for m in MEASURES if m != primary]
-    plans = [(True, shared, plan) for plan in settled] + [(False, alpha, plan) for plan in wanted]
-    return [
-        {"declared": is_declared, "class": class_name, "metric": measure}
-        | _difference((a, b), tuple(of_class(scores[name][measure], class_name) for name in (a, b)), level, margin)
-        | ({} if measure == primary else {"verdict": None, "sentence": ""})  # the margin is meant for the primary one
-        for is_declared, level, (a, b, class_name, measure) in plans
+    plans = [(a, b, None, primary) for a, b in pairs]
+    plans += [(a, b, c, primary) for a, b in declared for c in study.classes if len(study.classes) > 1]
+    plans += [(a, b, None, m) for a, b in declared or pairs for m in MEASURES if m != primary]
+    records = _family([_Pair(study, scores, a, b, primary) for a, b in declared], alpha, margin)
+    for a, b, class_name, measure in plans:
+        pair = _Pair(study, scores, a, b, measure, class_name)
+        record = {"declared": False, "p_holm": None} | pair.judge(alpha, margin)
+        if measure != primary:  # the margin is meant for the primary one
+            record |= {"verdict": None, "sentence": ""}
+        elif class_name is None:
+            record["checks"] = pair.checks(alpha, margin)
+        records.append(record)
+    return records
+
+
+def _family(pairs: Sequence["_Pair"], alpha: float, margin: float) -> list[dict[str, Any]]:
+    """Judge the declared contrasts together; one without data counts as a p-value of 1."""
+    single = [pair.judge(alpha, margin) for pair in pairs]
+    records: list[dict[str, Any]] = []
+    judged = holm([record.get("p_value", 1.0) for record in single], alpha)
+    for pair, first, verdict in zip(pairs, single, judged, strict=True):
+        record = pair.judge(verdict.level, margin, alpha / len(pairs)) if len(pairs) > 1 else first
+        if len(pairs) > 1 and record["n"]:
+            record["sentence"] += f" Over {len(pairs)} declared contrasts p is {verdict.p_value:.3g} (Holm)."
+        p_holm = verdict.p_value if record["n"] else None
+        own = pair.checks(verdict.level, margin, mixed=True)
+        records.append({"declared": True} | record | {"p_holm": p_holm, "checks": own})
+    return records
+
+
+class _Pair:
+    """Two conditions, on the scores of one measure that both have."""
+
+    def __init__(
+        self, study: Study, scores: Scores, a: str, b: str, measure: str, class_name: str | None = None
+    ) -> None:
+        first, second = (of_class(scores[name][measure], class_name) for name in (a, b))
+        common = sorted(first.keys() & second.keys())
+        self.in_a, self.in_b = (by_seed({key: of[key] for key in common}) for of in (first, second))
+        self.folds = fold_of(dict.fromkeys(common, 0.0))
+        self.test_share = _test_share(study, (a, b))
+        self.names = {"a": a, "b": b, "class": class_name, "metric": measure, "pairs": len(common)}
+
+    def judge(self, alpha: float, margin: float, equivalence_alpha: float | None = None) -> dict[str, Any]:
+        """The paired difference with its verdict."""
+        names = self.names | {"alpha": alpha}
+        if not self.in_a:
+            sentence = f"{names['a']} and {names['b']} have no scored case in common yet."
+            return names | {"n": 0, "seeds": 0, "verdict": "no result", "sentence": sentence, "patients": {}}
+        found = paired_difference(self.in_a, self.in_b, alpha, margin, equivalence_alpha=equivalence_alpha)
+        means = {p: fmean(v[s] - self.in_b[p][s] for s in v) for p, v in self.in_a.items()}
+        return names | asdict(found) | {"patients": means}
+
+    def checks(self, alpha: float, margin: float, *, mixed: bool = False) -> dict[str, Any] | None:
+        """The second opinions; None without data."""
+        if not self.in_a:
+            return None
+        options: dict[str, Any] = {"folds": self.folds, "test_share": self.test_share, "mixed": mixed}
+        return asdict(checks(self.in_a, self.in_b, alpha=alpha, margin=margin, **options))
+
+
+def _test_share(study: Study, names: tuple[str, ...]) -> float | None:
+    """Cases held out over cases trained on, as the runs of two conditions recorded them."""
+    counts = [
+        (len(run.record.get("val_cases", ())), len(run.record.get("train_cases", ())))
+        for name in names
+        for run in study.runs_of(name)
     ]
-
-
-def _difference(
-    names: tuple[str, str], scores: tuple[Mapping[Key, float], ...], alpha: float, margin: float
-) -> dict[str, Any]:
-    """Compare two conditions on the scores that both have."""
-    first, second = scores
-    common = sorted(first.keys() & second.keys())
-    pair = {"a": names[0], "b": names[1], "alpha": alpha, "pairs": len(common)}
-    if not common:
-        sentence = f"{names[0]} and {names[1]} have no scored case in common yet."
-        return pair | {"n": 0, "verdict": "no result", "sentence": sentence, "patients": {}}
-    in_a = per_patient({key: first[key] for key in common})
-    in_b = per_patient({key: second[key] for key in common})
-    differences = {patient: in_a[patient] - in_b[patient] for patient in in_a}
-    return pair | asdict(paired_difference(in_a, in_b, alpha=alpha, margin=margin)) | {"patients": differences}
+    shares = [held_out / trained for held_out, trained in counts if held_out and trained]
+    return fmean(shares) if shares else None

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from segmentation.report import figures, gallery, tables
+from segmentation.report.html import environment
+from segmentation.report.probes import read_probes
 from segmentation.report.read import MEASURES, Run, Study, read_study
 from segmentation.report.results import build_results
 from segmentation.report.svg import marker, scale_for
@@ -51,67 +52,41 @@ def write_report(folder: Path) -> Path:
 
 def render(study: Study, results: Mapping[str, Any]) -> str:
     """Fill the page; every name and number from a file is escaped."""
-    environment = Environment(
-        loader=PackageLoader("segmentation.report", "."),
-        autoescape=True,
-        finalize=_printable,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        score=tables.number,
-        interval=tables.interval,
-        parameters=tables.parameters,
-        p_value=tables.p_value,
-        duration=duration,
-    )
-    return environment.get_template("report.html.j2").render(
-        glyph=glyph,
-        results=results,
-        primary=tables.measure_label(results["primary_metric"], results),
-        verdicts=_verdicts(results),
-        conditions=_conditions(results),
-        axis=figures.axis_row(figures.score_scale(results), tables.measure_label(results["primary_metric"], results)),
-        paired=figures.paired_plot(results) if len(results["conditions"]) > 1 and results["patients"] else "",
-        forest=_forest(results),
-        most_cases=MOST_CASE_ROWS,
-        measures=[(m, tables.measure_label(m, results)) for m in MEASURES if m != results["primary_metric"]],
-        differences=[c for c in results["contrasts"] if c["metric"] != results["primary_metric"] and c["n"]],
-        labels={measure: tables.measure_label(measure, results) for measure in MEASURES},
-        curves=list(_curves(study)),
-        gallery=gallery.collect(study, results),
-        differing=_differing(study),
-        shared=_shared(study),
-        other_conventions=any(_conventions_differ(c["by_convention"]) for c in results["conditions"].values()),
-        runs=study.finished,
-        total_seconds=sum(run.timing.get("train_seconds") or 0 for run in study.finished),
-        versions=next((run.record["versions"] for run in study.finished if run.record.get("versions")), {}),
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            written_by=results["written_by"],
+            probes=read_probes(study.runs[0].folder) if study.single else [],
+            glyph=glyph,
+            results=results,
+            primary=tables.measure_label(results["primary_metric"], results),
+            verdicts=_verdicts(results),
+            conditions=_conditions(results),
+            axis=figures.axis_row(
+                figures.score_scale(results), tables.measure_label(results["primary_metric"], results)
+            ),
+            paired=figures.paired_plot(results) if len(results["conditions"]) > 1 and results["patients"] else "",
+            forest=_forest(results),
+            most_cases=MOST_CASE_ROWS,
+            measures=[(m, tables.measure_label(m, results)) for m in MEASURES if m != results["primary_metric"]],
+            differences=[c for c in results["contrasts"] if c["metric"] != results["primary_metric"] and c["n"]],
+            labels={measure: tables.measure_label(measure, results) for measure in MEASURES},
+            curves=list(_curves(study)),
+            gallery=gallery.collect(study, results),
+            differing=_differing(study),
+            shared=_shared(study),
+            other_conventions=any(_conventions_differ(c["by_convention"]) for c in results["conditions"].values()),
+            runs=study.finished,
+            total_seconds=sum(run.timing.get("train_seconds") or 0 for run in study.finished),
+            versions=next((run.record["versions"] for run in study.finished if run.record.get("versions")), {}),
+        )
     )
 
 
 def glyph(slot: int) -> Markup:
     """Draw the marker of a condition for running text."""
     return Markup('<svg class="glyph" width="14" height="14" aria-hidden="true">{}</svg>').format(marker("7", 7, slot))
-
-
-def duration(seconds: float | None) -> str:
-    """Print a time with a unit that suits it.
-
-    Examples:
-        >>> duration(25.21), duration(754), duration(8000)
-        ('25 s', '12.6 min', '2.2 h')
-    """
-    if seconds is None:
-        return tables.ABSENT
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _printable(value: Any) -> Any:
-    """Take characters that are not printable out of text before it is escaped; markup is ours and stays."""
-    return tables.clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _verdicts(results: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -14,8 +14,18 @@ from segmentation.evaluation.summary import CONVENTIONS, PERFECT, rounded
 from segmentation.metrics import POLICY, RULE
 from segmentation.report.contrasts import compare, declared_contrasts
 from segmentation.report.read import COUNTS, MEASURES, Row, Run, Study
-from segmentation.report.scores import Key, Scores, collapse, interval_of, of_class, scores_of
-from segmentation.statistics import fewest_patients
+from segmentation.report.scores import (
+    Key,
+    Scores,
+    by_seed,
+    collapse,
+    fold_of,
+    interval_of,
+    of_class,
+    per_patient,
+    scores_of,
+)
+from segmentation.statistics import fewest_patients, table_of, variance_split
 
 _OF_THE_DATASET = ("name", "hash", "licence", "notice", "citation", "source", "patients", "cases", "labels")
 
@@ -87,9 +97,20 @@ def _condition(study: Study, name: str, scores: Mapping[str, Mapping[Key, float]
         "scores_by_class": {
             c: {measure: interval_of(of_class(values, c)) for measure, values in scores.items()} for c in study.classes
         },
+        "variance": _variance(scores[primary]),
         "by_convention": {c: interval_of(scores_of(runs, primary, c)) for c in conventions},
         "counts_by_class": {c: _counts([row for row in rows if row.class_name == c]) for c in study.classes},
     }
+
+
+def _variance(scores: Mapping[Key, float]) -> dict[str, Any] | None:
+    """Standard deviations of a condition's scores by source, and their shares; None before the first run."""
+    if not scores:
+        return None
+    means, folds = by_seed(scores), fold_of(scores)
+    split = variance_split(table_of(means), [folds[patient] for patient in sorted(means)])
+    sizes = {"patients": split.patients, "seeds": split.seeds, "folds": split.folds}
+    return sizes | {"sd": split.sd, "shares": split.shares}
 
 
 def _counts(rows: Sequence[Row]) -> dict[str, int]:
@@ -102,9 +123,9 @@ def _counts(rows: Sequence[Row]) -> dict[str, int]:
 
 def _patients(scores: Scores, measure: str) -> dict[str, Any]:
     """Score of each patient per condition; ``None`` where it has no value."""
-    means = {name: collapse(by_measure[measure], 1) for name, by_measure in scores.items()}
-    keys = sorted({key for values in means.values() for key in values}, key=lambda key: _natural(key[0]))
-    return {key[0]: {name: values.get(key) for name, values in means.items()} for key in keys}
+    means = {name: per_patient(by_measure[measure]) for name, by_measure in scores.items()}
+    patients = sorted({patient for values in means.values() for patient in values}, key=_natural)
+    return {patient: {name: values.get(patient) for name, values in means.items()} for patient in patients}
 
 
 def _cases(scores: Scores, measure: str, classes: Sequence[str]) -> list[dict[str, Any]]:
@@ -148,7 +169,10 @@ def _notes(study: Study) -> list[str]:
             "compare them by the paired differences only."
         )
     if len({run.seed for run in study.finished}) == 1 and not study.single:
-        notes.append("One seed: differences between conditions include the luck of a single training each.")
+        notes.append(
+            "One seed: differences between conditions include the luck of a single training each, and intervals and "
+            "p-values are those over patients only. How much another seed would change them is unknown."
+        )
     if any(run.settings.get("select") == "best" for run in study.finished):
         notes.append("Weights were chosen on the held-out fold (select: best), so the scores are optimistic.")
     return notes

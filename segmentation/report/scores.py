@@ -1,7 +1,7 @@
 """Collect the scores of runs and average them to one number per patient.
 
-The patient is the unit. A score is averaged over seeds, then over the classes of a case, then over the
-cases of a patient; intervals and tests see one number per patient.
+The patient is the unit. A score is averaged over the classes of a case, then over the cases of a patient, for each
+seed; then over seeds. Intervals and tests see one number per patient and seed.
 """
 
 from collections import defaultdict
@@ -12,7 +12,7 @@ from typing import Any
 
 from segmentation.evaluation.summary import PERFECT
 from segmentation.report.read import Row, Run
-from segmentation.statistics import mean_ci
+from segmentation.statistics import crossed, hierarchical_ci, table_of
 
 Key = tuple[Any, ...]
 """``(patient, case, class, fold and seed)``, or a beginning of it."""
@@ -54,10 +54,31 @@ def collapse(scores: Mapping[Key, float], depth: int) -> dict[Key, float]:
     return dict(scores)
 
 
+def by_seed(scores: Mapping[Key, float]) -> dict[str, dict[int, float]]:
+    """One mean per patient and seed, patients in a fixed order.
+
+    Examples:
+        >>> by_seed({("p", "a", "liver", (0, 7)): 0.5, ("p", "b", "liver", (0, 7)): 0.7})
+        {'p': {7: 0.6}}
+    """
+    ordered = {(patient, run[1], case, name, run[0]): v for (patient, case, name, run), v in scores.items()}
+    means: dict[str, dict[int, float]] = {}
+    for (patient, seed), value in sorted(collapse(ordered, depth=2).items()):
+        means.setdefault(patient, {})[seed] = value
+    return means
+
+
 def per_patient(scores: Mapping[Key, float]) -> dict[str, float]:
     """One mean per patient, in a fixed order."""
-    means = collapse(scores, depth=1)
-    return {key[0]: means[key] for key in sorted(means)}
+    return {patient: fmean(values.values()) for patient, values in by_seed(scores).items()}
+
+
+def fold_of(scores: Mapping[Key, float]) -> dict[str, int]:
+    """The fold that each patient was held out in: the lowest, should it be several."""
+    folds: dict[str, int] = {}
+    for patient, _, _, (fold, _) in scores:
+        folds[patient] = min(fold, folds.get(patient, fold))
+    return folds
 
 
 def of_class(scores: Mapping[Key, float], class_name: str | None) -> dict[Key, float]:
@@ -66,11 +87,10 @@ def of_class(scores: Mapping[Key, float], class_name: str | None) -> dict[Key, f
 
 
 def interval_of(scores: Mapping[Key, float]) -> dict[str, Any]:
-    """Mean over patients with its confidence interval."""
-    values = list(per_patient(scores).values())
-    if not values:
+    """Mean over patients and seeds with its confidence interval."""
+    if not scores:
         return {"estimate": None, "low": None, "high": None, "n": 0, "method": "no patient has a value"}
-    return asdict(mean_ci(values))
+    return asdict(hierarchical_ci(crossed(table_of(by_seed(scores)))))
 
 
 def _counted(row: Row, measure: str, convention: str) -> float | None:

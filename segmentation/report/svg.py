@@ -73,7 +73,7 @@ class Scale:
         """
         step = _round_step((self.high - self.low) / count)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-        return [round(i * step, 10) + 0.0 for i in range(first, last + 1)]
+        return [_neat(i * step, step) for i in range(first, last + 1)]
 
 
 def scale_for(values: Sequence[float], *, include: Sequence[float] = (), unit_interval: bool = False) -> Scale:
@@ -91,12 +91,15 @@ def scale_for(values: Sequence[float], *, include: Sequence[float] = (), unit_in
     if not known or (unit_interval and min(known) >= 0 and max(known) <= 1):
         return Scale(0.0, 1.0)
     low, high = min(known), max(known)
-    if high - low < 1e-9:
-        low, high = low - max(0.5 * abs(low), 0.05), high + max(0.5 * abs(high), 0.05)
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
+        low, high = (low - 0.5 * abs(low), high + 0.5 * abs(high)) if low else (-0.05, 0.05)
     step = _round_step((high - low) / 5)
-    return Scale(
-        round(math.floor(low / step + 1e-9) * step, 10) + 0.0, round(math.ceil(high / step - 1e-9) * step, 10) + 0.0
-    )
+    return Scale(_neat(math.floor(low / step + 1e-9) * step, step), _neat(math.ceil(high / step - 1e-9) * step, step))
+
+
+def _neat(value: float, step: float) -> float:
+    """Take the rounding errors out of a multiple of ``step``, and the sign out of zero."""
+    return round(value, max(0, 2 - math.floor(math.log10(step)))) + 0.0
 
 
 def _round_step(rough: float) -> float:

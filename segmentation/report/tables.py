@@ -20,6 +20,8 @@ ABSENT = "\N{EN DASH}"
 
 _MOST_PATIENTS = 30
 
+_OF_A_CONTRAST = ("verdict", "difference", "interval", "p (Holm)", "patients", "seeds")
+
 _DECIMALS = {"hd95_mm": 1, "assd_mm": 1, "volume_error_ml": 1}
 
 
@@ -126,13 +128,29 @@ def terminal_table(results: Mapping[str, Any]) -> str:
     rows.append(["parameters", *(parameters(condition["parameters"]) for condition in conditions.values())])
     title = f"{measure_label(measure, results)} per patient"
     lines = [f"{clean(results['name'])}: {title}" if results["name"] else title, "", *_aligned(rows)]
-    for contrast in results["contrasts"]:
-        if contrast["declared"]:
-            lines += ["", f"{clean(contrast['a'])} - {clean(contrast['b'])} (declared): {clean(contrast['sentence'])}"]
+    declared = [contrast for contrast in results["contrasts"] if contrast["declared"]]
+    if declared:
+        lines += ["", *_aligned([["declared contrast", *_OF_A_CONTRAST], *(_verdict(c, measure) for c in declared)])]
+    for contrast in declared:
+        lines += ["", f"{clean(contrast['a'])} - {clean(contrast['b'])} (declared): {clean(contrast['sentence'])}"]
     if results["left_out"]:
         lines += ["", f"{len(results['left_out'])} of {results['runs']['planned']} runs are left out:"]
         lines += [f"  {clean(run['id'])}: {clean(run['reason'])}" for run in results["left_out"]]
     return "\n".join([*lines, "", results["policy"]])
+
+
+def _verdict(contrast: Mapping[str, Any], measure: str) -> list[str]:
+    """Cells of a declared contrast, in the order of the columns."""
+    level = f" ({100 * contrast['level']:.4g} %)" if contrast["n"] else ""
+    return [
+        f"{clean(contrast['a'])} - {clean(contrast['b'])}",
+        contrast["verdict"],
+        number(contrast.get("mean"), measure, signed=True),
+        f"{interval(contrast, measure, signed=True)}{level}",
+        p_value(contrast["p_holm"]),
+        str(contrast["n"]),
+        str(contrast["seeds"]),
+    ]
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -39,8 +39,11 @@ def mean_ci(values: Sequence[float], confidence: float = 0.95, seed: int = 0) ->
     """Estimate a mean with its confidence interval.
 
     From 20 values on, this is the bias-corrected and accelerated bootstrap (BCa; Efron 1987), which follows the
-    skew of scores that crowd towards 1. With fewer values the bootstrap is too narrow and Student's t
-    interval is given. It may reach beyond the range of the score: that is what few patients can tell.
+    skew of scores that crowd towards 1, with its percentiles widened as Student's t is wider than the normal
+    distribution (Hesterberg 2015, arXiv:1411.5279): unwidened it covers 92 instead of 95 % at 20 values. With
+    fewer values Student's t interval is given. It may reach beyond the range of the score: that is what few
+    patients can tell. No method sees a rare failure that the sample does not hold: if one patient in ten scores
+    0, the interval from 20 patients covers the mean in about 85 of 100 studies.
 
     Args:
         values: One mean score a patient. Values of one patient's several scans are not independent: average
@@ -71,8 +74,10 @@ def mean_ci(values: Sequence[float], confidence: float = 0.95, seed: int = 0) ->
     if n < FEWEST_FOR_BOOTSTRAP:
         low, high = stats.t.interval(confidence, n - 1, loc=mean, scale=stats.sem(data))
         return Interval(mean, float(low), float(high), n, f"{name}, Student's t")
-    low, high = _bca(data, confidence, np.random.default_rng(seed))
-    return Interval(mean, low, high, n, f"{name}, BCa bootstrap over patients, {RESAMPLES} resamples, seed {seed}")
+    skew = float((deviations := data - mean) @ deviations**2 / (6 * (deviations @ deviations) ** 1.5))
+    low, high = bca(resampled_means(data, np.random.default_rng(seed)), mean, skew, widened(confidence, n))
+    method = f"{name}, BCa bootstrap over patients, widened for few, {RESAMPLES} resamples, seed {seed}"
+    return Interval(mean, low, high, n, method)
 
 
 def check_values(values: Sequence[float]) -> NDArray[np.float64]:
@@ -89,19 +94,43 @@ def check_values(values: Sequence[float]) -> NDArray[np.float64]:
     return data
 
 
-def _bca(data: NDArray[np.float64], confidence: float, rng: np.random.Generator) -> tuple[float, float]:
-    """Ends of the BCa interval of the mean of values of shape ``(n,)`` that are not all equal."""
-    means = _resampled_means(data, rng)
-    below = (np.count_nonzero(means < data.mean()) + np.count_nonzero(means <= data.mean())) / 2  # ties count half
-    bias = stats.norm.ppf(below / len(means))
-    deviations = data - data.mean()
-    acceleration = (deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5)
-    ends = bias + stats.norm.ppf([(1 - confidence) / 2, (1 + confidence) / 2])
-    low, high = np.quantile(means, stats.norm.cdf(bias + ends / (1 - acceleration * ends)))
+def bca(
+    draws: NDArray[np.float64], estimate: float, acceleration: float, ends: NDArray[np.float64]
+) -> tuple[float, float]:
+    """Ends of a bias-corrected and accelerated interval (Efron 1987).
+
+    Args:
+        draws: Resampled estimates, shape ``(m,)``.
+        estimate: The estimate from the data themselves.
+        acceleration: Skewness of the influence of the values, over 6.
+        ends: Wanted percentiles as normal quantiles, lower and upper, shape ``(2,)``.
+
+    Returns:
+        The lower and the upper end.
+
+    Examples:
+        Without skew these are the percentiles of the draws:
+
+        >>> low, high = bca(np.linspace(0, 1, 1001), 0.5, 0.0, stats.norm.ppf([0.05, 0.95]))
+        >>> round(low, 3), round(high, 3)
+        (0.05, 0.95)
+    """
+    below = (np.count_nonzero(draws < estimate) + np.count_nonzero(draws <= estimate)) / 2  # ties count half
+    bias = stats.norm.ppf(below / len(draws))
+    shifted = bias + ends
+    low, high = np.quantile(draws, stats.norm.cdf(bias + shifted / (1 - acceleration * shifted)))
     return float(low), float(high)
 
 
-def _resampled_means(data: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+def widened(confidence: float, n: int) -> NDArray[np.float64]:
+    """Lower and upper percentile, as normal quantiles, that n resampled values need to cover; shape ``(2,)``.
+
+    A resampled mean spreads less than the true one by ``sqrt((n - 1) / n)``, and the spread itself is estimated.
+    """
+    return stats.t.ppf([(1 - confidence) / 2, (1 + confidence) / 2], n - 1) * np.sqrt(n / (n - 1))
+
+
+def resampled_means(data: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
     """Means of bootstrap samples of values of shape ``(n,)``; returns shape ``(RESAMPLES,)``."""
     rows = max(1, RESAMPLES_AT_ONCE // len(data))
     sizes = [min(rows, RESAMPLES - start) for start in range(0, RESAMPLES, rows)]

@@ -30,9 +30,18 @@ def equivalence_interval(differences: Sequence[float], alpha: float, seed: int =
         >>> equivalence_interval([0.001, -0.002, 0.0, 0.003, 0.001, -0.001], alpha=0.05).method
         "90 % interval, Student's t"
     """
+    return mean_ci(differences, confidence=1 - 2 * check_alpha(alpha), seed=seed)
+
+
+def check_alpha(alpha: float) -> float:
+    """Return an error rate that leaves room for two one-sided tests.
+
+    Raises:
+        SkipSegError: If ``alpha`` lies outside (0, 0.5).
+    """
     if not 0 < alpha < 0.5:
         raise SkipSegError(f"alpha must lie between 0 and 0.5, got {alpha}; 0.05 is usual")
-    return mean_ci(differences, confidence=1 - 2 * alpha, seed=seed)
+    return alpha
 
 
 def decide(p_value: float, difference: Interval, equivalence: Interval, alpha: float, margin: float) -> Verdict:

@@ -6,9 +6,11 @@ p-value is the share of all sign patterns whose mean is at least as far from 0 a
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from segmentation.statistics.bootstrap import check_values
 
@@ -55,6 +57,31 @@ def sign_flip_p(differences: Sequence[float], seed: int = 0) -> float:
     sizes = [min(rows, DRAWS - start) for start in range(0, DRAWS, rows)]
     extreme = sum(_extreme(rng.integers(0, 2, (size, len(data)), np.int8), data, least) for size in sizes)
     return (extreme + 1) / (DRAWS + 1)
+
+
+def wilcoxon_p(differences: Sequence[float]) -> float:
+    """Check by ranks: Wilcoxon's signed-rank test, two-sided, zeros counted by Pratt's rule.
+
+    It asks whether the differences are symmetric about 0, not whether their mean is 0, and one huge difference
+    weighs no more than its rank. Where it disagrees with :func:`sign_flip_p`, few patients make the mean.
+
+    Args:
+        differences: One paired difference a patient.
+
+    Returns:
+        The p-value; exact for up to 50 patients without ties, 1 if all differences are 0.
+
+    Raises:
+        SkipSegError: If there are no differences or one is not finite.
+
+    Examples:
+        >>> wilcoxon_p([0.1, 0.2, 0.15, 0.3, 0.25, 0.05])
+        0.03125
+    """
+    data = check_values(differences)
+    data = np.round(data / max(np.abs(data).max(), 1e-300), 12)  # equal differences stay ties after subtraction
+    found: Any = stats.wilcoxon(data, zero_method="pratt") if data.any() else None
+    return 1.0 if found is None else float(found.pvalue)
 
 
 def smallest_p(n: int) -> float:

@@ -35,7 +35,7 @@ def minimum_detectable_difference(sd: float, n: int, alpha: float = 0.05, power:
         >>> round(minimum_detectable_difference(sd=0.08, n=20), 3)
         0.053
     """
-    _check(sd, alpha, power)
+    check_question(sd, alpha, power)
     if n < 2:
         raise SkipSegError(f"n must be at least 2 patients, got {n}; one patient has no spread")
     highest = next(2.0**k for k in count() if paired_t_power(2.0**k, n, alpha) >= power)
@@ -64,7 +64,7 @@ def cases_needed(sd: float, difference: float, alpha: float = 0.05, power: float
         >>> cases_needed(sd=0.1, difference=0.05)
         34
     """
-    _check(sd, alpha, power)
+    check_question(sd, alpha, power)
     if difference == 0 or not math.isfinite(difference):
         raise SkipSegError(f"difference must be finite and not 0, got {difference}; no number of patients shows 0")
     effect = abs(difference) / sd
@@ -96,8 +96,12 @@ def paired_t_power(effect: float, n: int, alpha: float) -> float:
     return float(WEIGHTS / 2 @ (special.ndtr(shift - critical) + special.ndtr(-shift - critical)))
 
 
-def _check(sd: float, alpha: float, power: float) -> None:
-    """Refuse arguments outside their range."""
+def check_question(sd: float, alpha: float, power: float) -> None:
+    """Check what every question about power is asked with.
+
+    Raises:
+        SkipSegError: If ``sd`` is not positive and finite, or not ``0 < alpha < power < 1``.
+    """
     if not (math.isfinite(sd) and sd > 0):
         raise SkipSegError(f"sd must be positive and finite, got {sd}; estimate it from a pilot or a similar study")
     if not 0 < alpha < power < 1:

@@ -129,6 +129,16 @@ def test_one_condition_alone_gives_a_page(page_of):
     assert "One condition alone" in text
 
 
+def test_second_opinions_and_variance_stand_in_details(page_of):
+    page = read_page(page_of(patients=8, seeds=(0, 1, 2)))
+    text = " ".join(page.text)
+    for wanted in ("Second opinions on these differences (1)", "(Holm)", "(95 %)", "P(A>B)", "10 seeds:", "residual"):
+        assert wanted in text, wanted
+    alone = " ".join(read_page(page_of(patients=8, seeds=(0,))).text)
+    assert "Mixed model of concat \N{MINUS SIGN} none: not fitted: it needs two patients and two seeds" in alone
+    assert text.index("Where the scores scatter") > text.index("Second opinions")
+
+
 def test_without_a_declared_contrast_all_is_exploratory(page_of):
     text = " ".join(read_page(page_of(contrasts=())).text)
     assert "No contrast was declared" in text
@@ -145,7 +155,7 @@ def test_many_conditions_patients_seeds_and_classes_give_a_page(page_of):
         contrasts=(("arm 0", "arm 3"), ("arm 1", "arm 2")),
     )
     text = " ".join(read_page(path).text)
-    assert "shared equally by 2 declared contrasts" in text
+    assert "kept over 2 declared contrasts by Holm's procedure" in text
 
 
 def test_a_run_folder_is_reported_alone(run_writer, tmp_path):

@@ -11,6 +11,7 @@ from segmentation.report.page import write_report
 from segmentation.report.read import read_study
 from segmentation.report.results import build_results, collapse
 from segmentation.runs import write_csv
+from segmentation.statistics import holm
 
 
 def results_of(folder):
@@ -108,13 +109,82 @@ def test_every_pair_is_compared_and_only_declared_ones_are_marked(study_writer, 
     assert len({frozenset((c["a"], c["b"])) for c in primary}) == comb(count, 2)
 
 
-def test_declared_contrasts_share_alpha(study_writer, tmp_path):
+def test_declared_contrasts_are_judged_by_holm(study_writer, tmp_path):
     folder = study_writer(
-        tmp_path, conditions=("concat", "add", "none"), contrasts=(("concat", "none"), ("add", "none"))
+        tmp_path,
+        conditions=("concat", "add", "none"),
+        patients=12,
+        contrasts=(("concat", "none"), ("add", "concat"), ("add", "none")),
     )
     contrasts = results_of(folder)["contrasts"]
-    assert [c["alpha"] for c in contrasts if c["declared"]] == [0.025, 0.025]
-    assert {c["alpha"] for c in contrasts if not c["declared"]} == {0.05}
+    declared = [c for c in contrasts if c["declared"]]
+    expected = holm([c["p_value"] for c in declared])
+    assert [c["p_holm"] for c in declared] == pytest.approx([each.p_value for each in expected], abs=1e-6)
+    assert [c["alpha"] for c in declared] == pytest.approx([each.level for each in expected], abs=1e-6)
+    assert [c["level"] for c in declared] == pytest.approx([1 - each.level for each in expected], abs=1e-6)
+    assert all((c["p_holm"] <= 0.05) == (c["verdict"] == "different") for c in declared)
+    assert "Over 3 declared contrasts p is" in declared[0]["sentence"]
+    assert {(c["alpha"], c["p_holm"]) for c in contrasts if not c["declared"]} == {(0.05, None)}
+
+
+def test_a_declared_contrast_without_data_counts_in_the_family(study_writer, tmp_path):
+    folder = study_writer(
+        tmp_path,
+        conditions=("concat", "add", "none"),
+        contrasts=(("concat", "none"), ("add", "none")),
+        folds=1,
+        patients=8,
+        skip=("c1-f0-s0",),
+    )
+    known, unknown = results_of(folder)["contrasts"][:2]
+    assert known["p_holm"] == pytest.approx(2 * known["p_value"], abs=1e-5)
+    assert (unknown["p_holm"], unknown["checks"], unknown["verdict"]) == (None, None, "no result")
+
+
+def test_seeds_count_in_intervals_and_second_opinions(study_writer, tmp_path):
+    folder = study_writer(tmp_path, patients=12, seeds=(0, 1, 2))
+    results = results_of(folder)
+    contrast = results["contrasts"][0]
+    assert (contrast["n"], contrast["seeds"]) == (12, 3)
+    assert "12 patients and 3 seeds" in contrast["method"]
+    assert contrast["p_value"] == max(contrast["sign_flip_p"], contrast["checks"]["hierarchical_p"])
+    check = contrast["checks"]
+    assert check["superiority"]["estimate"] == 1.0
+    assert check["mixed"]["converged"]
+    assert check["mixed"]["estimate"] == pytest.approx(contrast["mean"], abs=1e-3)
+    assert check["corrected_t"]["folds"] == 4
+    assert set(check["cases_needed"]) == {"3", "5", "10"}
+    assert check["detectable"] > 0
+    assert "12 patients and 3 seeds" in results["conditions"]["none"]["scores"]["dice"]["method"]
+
+
+def test_one_seed_says_that_its_share_is_unknown(study_writer, tmp_path):
+    results = results_of(study_writer(tmp_path, patients=8))
+    contrast = results["contrasts"][0]
+    assert "one seed, so the share of seeds is unknown" in contrast["method"]
+    assert contrast["checks"]["hierarchical_p"] is contrast["checks"]["spread"] is None
+    assert any("How much another seed would change them is unknown" in note for note in results["notes"])
+
+
+def test_only_declared_contrasts_get_a_mixed_model_and_only_the_primary_measure_checks(study_writer, tmp_path):
+    results = results_of(study_writer(tmp_path, conditions=("concat", "add", "none"), patients=6, seeds=(0, 1)))
+    for contrast in results["contrasts"]:
+        if contrast["metric"] != "dice":
+            assert "checks" not in contrast
+        elif contrast["declared"]:
+            assert contrast["checks"]["mixed"] is not None
+        else:
+            assert contrast["checks"]["mixed"] is None
+
+
+def test_variance_is_split_by_source(study_writer, tmp_path):
+    folder = study_writer(tmp_path, folds=1, patients=2, seeds=(0, 1))
+    for seed, shift in ((0, 0.0), (1, 0.2)):
+        set_scores(folder, f"c0-f0-s{seed}", [("a", "p", "t", 0.2 + shift), ("c", "q", "t", 0.6 + shift)])
+    split = results_of(folder)["conditions"]["concat"]["variance"]
+    assert split["sd"] == pytest.approx({"patient": 0.08**0.5, "seed": 0.02**0.5, "residual": 0.0}, abs=1e-6)
+    assert split["shares"] == pytest.approx({"patient": 0.8, "seed": 0.2, "residual": 0.0}, abs=1e-6)
+    assert (split["patients"], split["seeds"], split["folds"]) == (2, 2, 1)
 
 
 def test_the_worst_case_comes_first(study_writer, tmp_path):

@@ -25,6 +25,18 @@ def test_verdict_missing_runs_and_policy_are_said(study_writer, tmp_path):
     assert text.splitlines()[-1].startswith("Empty masks:")
 
 
+def test_declared_contrasts_stand_in_a_table(study_writer, tmp_path):
+    lines = table_of(study_writer(tmp_path, patients=12, seeds=(0, 1, 2))).splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith("declared contrast"))
+    assert lines[head].split("  ")[-1].strip() == "seeds"
+    cells = lines[head + 2].split()
+    assert cells[:4] == ["concat", "-", "none", "different"]
+    assert "(95 %)" in lines[head + 2]
+    assert cells[-5:] == ["p", "<", "0.001", "12", "3"]
+    without = table_of(study_writer(tmp_path / "late", folds=1, skip=("c0-f0-s0", "c1-f0-s0")))
+    assert "no result" in without
+
+
 def test_many_patients_are_cut_short(study_writer, tmp_path):
     text = table_of(study_writer(tmp_path, patients=33, folds=2))
     assert "and 3 more" in text

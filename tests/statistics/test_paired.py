@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from segmentation import SkipSegError
-from segmentation.statistics import mean_ci, paired_difference, sign_flip_p
+from segmentation.statistics import aligned, crossed, hierarchical_p, mean_ci, paired_difference, sign_flip_p
 
 
 def compare(differences, **settings):
@@ -23,7 +23,9 @@ def test_numbers_are_those_of_the_parts():
     expected = mean_ci(differences)
     assert (result.mean, result.low, result.high) == pytest.approx((expected.estimate, expected.low, expected.high))
     assert (result.p_value, result.smallest_p, result.n) == (sign_flip_p(differences), 0.125, 4)
-    assert result.method == "95 % interval, Student's t; exact sign-flip test"
+    assert (
+        result.method == "95 % interval, Student's t; one seed, so the share of seeds is unknown; exact sign-flip test"
+    )
 
 
 @pytest.mark.parametrize(
@@ -68,6 +70,56 @@ def test_swapping_conditions_changes_signs_only():
     assert (one.p_value, one.verdict) == (other.p_value, other.verdict)
 
 
+def replicated(table):
+    """Scores whose differences are a table of patients by seeds."""
+    a = {f"p{i:03}": {s: 0.5 + float(v) for s, v in enumerate(row)} for i, row in enumerate(table)}
+    return a, {patient: dict.fromkeys(by_seed, 0.5) for patient, by_seed in a.items()}
+
+
+def test_seeds_that_disagree_take_a_difference_back():
+    shifts = np.array([0.12, -0.02, 0.05])
+    table = draws(0.0, 0.02, 30)[:, np.newaxis] + shifts
+    given, open_ = compare(table.mean(axis=1)), paired_difference(*replicated(table))
+    assert given.verdict == "different"
+    assert (open_.verdict, open_.seeds, open_.n) == ("inconclusive", 3, 30)
+    assert open_.mean == pytest.approx(given.mean)
+    assert open_.low < 0 < given.low
+    assert open_.sign_flip_p == given.p_value < 0.001 < open_.p_value
+    assert open_.p_value == hierarchical_p(crossed(table))
+    assert "30 patients and 3 seeds can neither show this difference" in open_.sentence
+
+
+def test_seeds_that_agree_change_little():
+    table = draws(0.05, 0.04, 30)[:, np.newaxis] + np.array([0.001, -0.001, 0.0, 0.002, -0.002])
+    given, open_ = compare(table.mean(axis=1)), paired_difference(*replicated(table))
+    assert open_.verdict == given.verdict == "different"
+    assert (open_.low, open_.high) == pytest.approx((given.low, given.high), abs=0.004)
+
+
+def test_conditions_without_a_common_seed_are_compared_with_seeds_of_their_own():
+    a = {"p1": {0: 0.5, 1: 0.7}, "p2": {0: 0.4, 1: 0.6}}
+    b = {"p1": {2: 0.2, 3: 0.4, 4: 0.3}, "p2": {2: 0.1, 3: 0.3, 4: 0.2}}
+    tables = aligned(a, b)
+    assert not tables.paired_seeds
+    assert tables.seeds == 2
+    parts = tables.difference()
+    assert parts.patients == pytest.approx([0.3, 0.3])
+    assert [shifts.tolist() for shifts in parts.seeds] == [pytest.approx([-0.1, 0.1]), pytest.approx([0.1, -0.1, 0.0])]
+    assert parts.variances == pytest.approx([0, 0.02 / 2, 0.01 / 3])
+
+
+def test_only_seeds_that_both_conditions_have_are_paired():
+    tables = aligned({"p1": {0: 0.5, 1: 0.7}, "p2": {1: 0.6}}, {"p1": {0: 0.1, 1: 0.2}, "p2": {1: 0.3, 2: 0.9}})
+    assert tables.paired_seeds
+    assert np.array_equal(tables.a - tables.b, [[0.4, 0.7 - 0.2], [np.nan, 0.3]], equal_nan=True)
+
+
+def test_equivalence_may_be_judged_more_strictly():
+    values = draws(0.001, 0.04, 20)
+    assert compare(values).verdict == "equivalent"
+    assert compare(values, equivalence_alpha=0.01).verdict == "inconclusive"
+
+
 def test_smaller_alpha_asks_for_more_patients():
     assert compare([0.1, 0.2, 0.15, 0.12, 0.11, 0.13]).verdict == "different"
     result = compare([0.1, 0.2, 0.15, 0.12, 0.11, 0.13], alpha=0.01)
@@ -91,7 +143,13 @@ def test_the_same_condition_twice_is_rarely_called_different():
             {},
             "same patients, got 2 with one score only, such as p2, p3",
         ),
-        ({}, {}, {}, "at least one value"),
+        ({}, {}, {}, "at least one value a patient"),
+        (
+            {"p1": {0: 0.5, 1: 0.4}},
+            {"p1": {0: float("inf"), 1: 0.4}},
+            {},
+            "scores of 1 patients are not finite, such as of p1",
+        ),
         ({"p1": float("nan")}, {"p1": 0.5}, {}, "not finite"),
         ({"p1": 0.5}, {"p1": 0.5}, {"alpha": 0.7}, "alpha must lie"),
         ({"p1": 0.5}, {"p1": 0.5}, {"margin": -0.1}, "margin must be positive"),

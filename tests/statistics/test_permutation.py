@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from segmentation import SkipSegError
-from segmentation.statistics import fewest_patients, sign_flip_p, smallest_p
+from segmentation.statistics import fewest_patients, sign_flip_p, smallest_p, wilcoxon_p
 
 differences = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=9)
 
@@ -71,3 +71,19 @@ def test_fewest_patients(alpha):
 def test_bad_input_is_refused(values):
     with pytest.raises(SkipSegError):
         sign_flip_p(values)
+
+
+@given(st.lists(st.integers(1, 40).flatmap(lambda k: st.sampled_from([k / 7, -k / 7])), min_size=2, max_size=8))
+def test_wilcoxon_counts_every_sign_pattern_of_the_ranks(values):
+    if len({abs(value) for value in values}) < len(values):
+        return  # with ties the test is the normal approximation or another permutation test
+    ranks = stats.rankdata(np.abs(values))
+    middle = ranks.sum() / 2
+    observed = abs(ranks[np.array(values) > 0].sum() - middle)
+    sums = [abs(ranks @ np.array(signs) - middle) for signs in product((0, 1), repeat=len(values))]
+    assert wilcoxon_p(values) == pytest.approx(np.mean([total >= observed - 1e-9 for total in sums]))
+
+
+def test_wilcoxon_sees_ties_through_rounding_and_zeros():
+    assert wilcoxon_p([0.8 - 0.7, 0.3 - 0.2, 0.5 - 0.4, 0.2]) == wilcoxon_p([0.1, 0.1, 0.1, 0.2])
+    assert wilcoxon_p([0.0, 0.0]) == 1

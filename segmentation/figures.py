@@ -43,14 +43,16 @@ class Figure:
         title: What is seen, in a few words.
         x_label, y_label: Quantity and unit of the axes.
         series: What lines, bars and points show.
-        ticks: Names along the axis of bars and points, or of the columns of a heatmap.
+        ticks: Names along the axis of bars and points, of the places 0, 1, 2, ... of lines, or of the columns of a
+            heatmap.
         rows: Names of the rows of a heatmap, from the top.
         values: Rows of a heatmap or surface, shape ``(rows, columns)``.
         x, y: Coordinates of the columns and rows of a surface.
         value_label: Quantity and unit of ``values``.
         log_y: Draw y (or ``values``) on a logarithmic scale.
         path: Points ``(x, y)`` drawn over a surface.
-        reference: Value of a thin line across, such as 0 or an expected value.
+        reference: Value of a thin line across, such as 0 or an expected value; the middle of the colours of a
+            heatmap or surface with values on both sides of it.
     """
 
     kind: Literal["lines", "bars", "points", "heatmap", "surface"]
@@ -75,7 +77,7 @@ class Figure:
             >>> Figure("bars", "Dice", series=[Series("none", [0.5, float("nan")])]).to_plain()["series"][0]["y"]
             [0.5, None]
         """
-        return _plain(asdict(self))
+        return plain_numbers(asdict(self))
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Figure":
@@ -85,17 +87,23 @@ class Figure:
             SkipSegError: If ``plain`` does not describe a figure.
         """
         try:
-            return cls(**{**plain, "series": [Series(**each) for each in plain.get("series", [])]})
+            fields: dict[str, Any] = {**plain, "series": [Series(**each) for each in plain.get("series", [])]}
+            return cls(**fields)
         except TypeError as error:
             raise SkipSegError(f"not the description of a figure: {error}") from None
 
 
-def _plain(value: Any) -> Any:
-    """Lists, dictionaries, text and finite numbers only."""
+def plain_numbers(value: Any) -> Any:
+    """Turn nested values into plain data for JSON: what is not a finite number becomes ``None``.
+
+    Examples:
+        >>> plain_numbers({"dice": (0.5, float("inf"))})
+        {'dice': [0.5, None]}
+    """
     if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): plain_numbers(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [plain_numbers(inner) for inner in value]
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     return value

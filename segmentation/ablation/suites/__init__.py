@@ -1,0 +1,1 @@
+"""Suites: every claim about skip connections as something that can be run and seen."""

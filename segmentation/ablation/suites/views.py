@@ -1,0 +1,52 @@
+"""Figures and tables that several suites share."""
+
+from collections.abc import Mapping, Sequence
+
+from segmentation.ablation.suites.suite import Table
+from segmentation.figures import Figure, Series
+from segmentation.statistics import Interval, mean_ci, paired_difference
+
+ByTaskAndArm = Mapping[str, Mapping[str, Sequence[float]]]
+"""Task, arm, to one value a replicate."""
+
+
+def bars_of(values: ByTaskAndArm, title: str, label: str) -> Figure:
+    """Bars with 95 % intervals over replicates: one group for each task, one bar for each arm."""
+    tasks = list(values)
+    arms = list(next(iter(values.values())))
+    series: list[Series] = []
+    for arm in arms:
+        cells = [mean_ci(values[task][arm]) for task in tasks]
+        ends = {"low": [c.low for c in cells], "high": [c.high for c in cells]}
+        series.append(Series(arm, [c.estimate for c in cells], **ends))
+    return Figure("bars", title, y_label=label, ticks=tasks, series=series)
+
+
+def table_of(values: ByTaskAndArm, title: str) -> Table:
+    """Means with 95 % intervals over replicates: one row for each task, one column for each arm."""
+    arms = list(next(iter(values.values())))
+    rows = [[task, *(interval_text(mean_ci(by_arm[arm])) for arm in arms)] for task, by_arm in values.items()]
+    return Table(title, ["", *arms], rows)
+
+
+def interval_text(interval: Interval) -> str:
+    """A mean with its interval, such as ``0.81 (0.78 to 0.84)``.
+
+    Examples:
+        >>> interval_text(mean_ci([0.5]))
+        '0.500'
+    """
+    if interval.low is None:
+        return f"{interval.estimate:.3f}"
+    return f"{interval.estimate:.3f} ({interval.low:.3f} to {interval.high:.3f})"
+
+
+def comparison_table(patients: Mapping[str, Mapping[str, float]], pairs: Sequence[tuple[str, str]]) -> Table:
+    """Paired differences over patients with verdicts: one row for each pair of arms."""
+    rows: list[list[str | float | None]] = []
+    for a, b in pairs:
+        found = paired_difference(patients[a], patients[b])
+        rows.append([f"{a} - {b}", found.mean, found.low, found.high, found.p_value, found.n, found.verdict])
+    return Table(
+        "Paired differences of Dice over patients", ["", "mean", "low", "high", "p", "patients", "verdict"], rows
+    )

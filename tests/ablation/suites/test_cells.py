@@ -1,0 +1,61 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from segmentation.ablation.suites.cells import work_through
+from segmentation.runs import read_json
+
+MODULE = "segmentation.ablation.suites.s00_scalar_chain"
+CELLS = [{"weight": weight, "x": 1.0, "skip": False} for weight in (1.0, 0.5, 0.25)]
+
+
+def test_cells_come_back_in_order_and_are_kept(tmp_path):
+    found, seconds = work_through(MODULE, CELLS, tmp_path, 2, "test")
+    assert [result["formula"][0] for _, result in found] == [1.0, 0.25, 0.0625]
+    assert [cell for cell, _ in found] == CELLS
+    assert seconds >= 0
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    again, _ = work_through(MODULE, [*CELLS, {"weight": 2.0, "x": 1.0, "skip": True}], tmp_path, 1, "test")
+    assert again[:3] == found
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "a finished cell was done again"
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_an_error_in_a_cell_is_raised_and_finished_ones_are_kept(tmp_path):
+    with pytest.raises(KeyError):
+        work_through(MODULE, [*CELLS, {"weight": 1.0}], tmp_path, 1, "test")
+    assert {read_json(path)["cell"]["weight"] for path in tmp_path.iterdir()} <= {1.0, 0.5, 0.25}
+
+
+@pytest.mark.slow
+def test_killed_suite_goes_on_and_leaves_no_process(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "segmentation.cli",
+        "suite",
+        "s01",
+        "--size",
+        "smoke",
+        "--out",
+        str(tmp_path / "s"),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    cells = tmp_path / "s" / "cells"
+    deadline = time.time() + 120
+    while not (cells.exists() and any(cells.glob("*.json"))):
+        assert time.time() < deadline, "no cell was finished"
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(3)
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    kept = {path: path.stat().st_mtime_ns for path in cells.glob("*.json")}
+    assert subprocess.run(command, check=False).returncode == 0
+    assert read_json(tmp_path / "s" / "result.json")["cells"] == 54
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept

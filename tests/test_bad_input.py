@@ -338,7 +338,7 @@ def test_nothing_to_report(tmp_path, refused):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [({"colour": 1}, "colour"), ({"conditions": {"a": {"network.long_skip": "conat"}}}, "'concat', 'add', 'none'")],
+    [({"colour": 1}, "colour"), ({"conditions": {"a": {"network.long_skip": "conat"}}}, "one of concat, add, mean")],
 )
 def test_wrong_study(tmp_path, volumes, refused, content, said):
     plain = {"name": "wrong", "dataset": str(volumes.root), "conditions": {"a": {}}, "base": {"folds": 0}}

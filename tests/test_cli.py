@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from segmentation import SkipSegError, __version__, cli, config
+from segmentation import SkipSegError, __version__, cli, config, plain
 from segmentation.cli import COMMANDS, main, overview, parse
 
 
@@ -61,7 +61,7 @@ def test_help_of_each_command_explains_every_setting(capsys, name):
 def test_help_lists_choices_and_explains(capsys):
     main(["train", "--help"])
     out = " ".join(capsys.readouterr().out.split())
-    assert "--network.long_skip {concat,add,none}" in out
+    assert "--network.long_skip {concat,add,mean,mul,max,gated," in out
     assert "Long skip connection from encoder to decoder" in out
 
 
@@ -74,7 +74,10 @@ def test_unknown_command(capsys):
 
 WRONG = {
     "unknown setting": (["train", "d", "--out", "o", "--netwrk.depth", "2"], "netwrk"),
-    "unknown choice": (["train", "d", "--out", "o", "--network.long_skip", "conat"], "'concat', 'add', 'none'"),
+    "unknown choice": (
+        ["train", "d", "--out", "o", "--network.long_skip", "conat"],
+        "one of concat, add, mean",
+    ),
     "wrong type": (["train", "d", "--out", "o", "--epochs", "many"], "epochs"),
     "out of range": (["train", "d", "--out", "o", "--optim.ema_decay", "1.5"], "ema_decay must be in [0, 1), got 1.5"),
     "zero": (["train", "d", "--out", "o", "--epochs", "0"], "epochs must be greater than 0, got 0"),
@@ -117,9 +120,9 @@ def test_every_command_reads_a_settings_file(tmp_path, name):
     positional, content = CALLS[name]
     path = tmp_path / "settings.yaml"
     path.write_text(yaml.safe_dump(content))
-    settings = config.to_plain(parse(name, [*positional, "--config", str(path)]))
-    given = dict(config.flatten(content))
-    flat = dict(config.flatten(settings))
+    settings = plain.to_plain(parse(name, [*positional, "--config", str(path)]))
+    given = dict(plain.flatten(content))
+    flat = dict(plain.flatten(settings))
     assert {key: flat[key] for key in given} == given
     assert [str(flat[field]) for field in COMMANDS[name].positional if field not in content] == positional
 
@@ -158,7 +161,7 @@ def test_status_is_the_commands(stub, capsys, status):
         (SkipSegError("two\nlines  of it"), "two lines of it"),
         (
             KeyboardInterrupt(),
-            "interrupted; give the same command again: prepare, train and ablate continue where they stopped",
+            "interrupted; give the same command again: prepare, train, ablate and suite continue where they stopped",
         ),
         (OSError(errno.ENOSPC, "No space left on device", "runs/a"), "No space left on device: runs/a"),
         (OSError("odd"), "odd"),

@@ -3,28 +3,18 @@
 import time
 from pathlib import Path
 
-import yaml
-
+from segmentation.ablation.ledger import is_done
 from segmentation.config import TrainSettings
 from segmentation.data.layouts import open_dataset
 from segmentation.evaluation.evaluate import CasePair, evaluate
 from segmentation.inference.predictor import Predictor, mask_ending, predict_cases, resolve_device
-from segmentation.plain import from_plain
 from segmentation.runs import read_json, write_json
+from segmentation.training.ranks import first_rank
+from segmentation.training.record import read_config
 from segmentation.training.train import peak_memory_mb, train
 
 OVERLAYS = 6
 """Overlays of each run."""
-
-
-def read_config(path: Path) -> TrainSettings:
-    """Read a frozen config.yaml."""
-    return from_plain(TrainSettings, yaml.safe_load(path.read_text(encoding="utf-8")))
-
-
-def is_done(folder: Path) -> bool:
-    """Tell whether a run has been trained and scored."""
-    return (folder / "evaluation" / "summary.json").is_file()
 
 
 def run_cell(settings: TrainSettings) -> Path:
@@ -34,8 +24,8 @@ def run_cell(settings: TrainSettings) -> Path:
         The run folder, with ``predictions/`` and ``evaluation/`` beside the model.
     """
     folder = train(settings)
-    if is_done(folder):
-        return folder
+    if is_done(folder) or first_rank(settings).node:
+        return folder  # of several machines the first one scores
     started = time.perf_counter()
     record = read_json(folder / "run.json")
     dataset = open_dataset(settings.dataset)

@@ -6,20 +6,21 @@ result, so that adding a condition leaves finished runs as they are.
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import yaml
 
 from segmentation import SkipSegError
 from segmentation.config import TrainSettings, require
+from segmentation.model.presets import with_preset
 from segmentation.plain import flatten, from_plain, nest
-from segmentation.runs import content_hash, is_draft, read_json, write_json
-from segmentation.training.job import Job, make_job
+from segmentation.training.job import Job, make_job, open_source
 
 Metric = Literal["dice", "iou", "sensitivity", "precision", "hd95_mm", "assd_mm", "nsd", "volume_error_ml"]
+Expected = Literal["greater", "less", "equivalent", "any"]
 SET_BY_STUDY = frozenset({"dataset", "out", "fold", "seed", "cache", "threads"})
 """Settings of a training that the study decides for each run, so that no condition can."""
 
@@ -42,10 +43,22 @@ class StudySettings:
     """Instead of conditions: setting to its values; every combination is a condition."""
     contrasts: list[list[str]] = field(default_factory=list)
     """Pairs of conditions compared, decided in advance; by default the first with each other."""
+    expected: list[Expected] = field(default_factory=list)
+    """For each contrast, whether its first condition is expected to have the greater or the lesser value of the
+    primary metric, an equivalent one, or any; by default any. The tests are two-sided all the same."""
+    match_to: str | None = None
+    """Condition whose budget those with network.budget_match meet; by default the first."""
     folds: list[int] | None = None
-    """Folds to run; by default all."""
+    """Folds to run; by default all. A fold fixes which patients are held out, for every condition and seed alike."""
     seeds: list[int] = field(default_factory=lambda: [0])
-    """Seeds; each condition runs with each."""
+    """Seeds; each condition runs on each fold with each. A seed fixes the initial weights (equal for parameters of
+    equal name and shape), the order of the patches, and their augmentation; the split has a seed of its own
+    (split_seed, the same for all runs). So runs of one fold and seed differ in their condition alone, runs of one
+    fold in the luck of the draw, and runs of one seed in who is held out."""
+    rotate_folds: bool = False
+    """Give each seed one fold, in turn, instead of every fold: with as many seeds as folds every patient is held out
+    once and no two folds share their initial weights, for a fraction of the trainings. What a seed changes can then
+    not be told from what a fold changes."""
     primary_metric: Metric = "dice"
     """Metric of the contrasts."""
     alpha: float = 0.05
@@ -62,6 +75,10 @@ class StudySettings:
         for name, settings in {"base": self.base, **self.all_conditions()}.items():
             taken = SET_BY_STUDY.intersection(key for key, _ in flatten(nest(settings)))
             require(not taken, f"{name} sets {', '.join(sorted(taken))}, which the study decides for each run")
+        fits = len(self.expected) in (0, len(self.contrasts))
+        require(fits, f"expected needs one entry a contrast, got {len(self.expected)} for {len(self.contrasts)}")
+        known = self.match_to is None or self.match_to in self.all_conditions()
+        require(known, f"match_to must name one of {list(self.all_conditions())}, got {self.match_to!r}")
         for pair in self.contrasts:
             unknown = [name for name in pair if name not in self.all_conditions()]
             fits = len(set(pair)) == len(pair) == 2 and not unknown
@@ -86,10 +103,12 @@ class StudySettings:
         cells = itertools.product(*self.grid.values())
         return {"-".join(map(str, cell)): dict(zip(self.grid, cell, strict=True)) for cell in cells}
 
-    def all_contrasts(self) -> list[list[str]]:
-        """The declared contrasts, or the first condition against each other one."""
+    def all_contrasts(self) -> list[tuple[list[str], Expected]]:
+        """The declared contrasts, or the first condition against each other one, with what is expected of each."""
         first, *others = self.all_conditions()
-        return self.contrasts or [[first, other] for other in others]
+        pairs = self.contrasts or [[first, other] for other in others]
+        expected: list[Expected] = self.expected or ["any" for _ in pairs]
+        return list(zip(pairs, expected, strict=True))
 
 
 @dataclass(frozen=True)
@@ -141,39 +160,53 @@ def read_study(path: Path, dataset: Path | None) -> StudySettings:
 def expand(study: StudySettings, out: Path, cache: Path | None) -> list[Run]:
     """Write a study out into runs, condition by condition within each fold and seed.
 
+    Each condition is decided once; its folds and seeds follow from that.
+
     Raises:
-        SkipSegError: If a setting of a condition is unknown or wrong, or the dataset has errors.
+        SkipSegError: If a setting of a condition is unknown or wrong, two conditions are the same, a budget cannot
+            be met, or the dataset has errors.
     """
-    first = _job(study, {}, out, cache, fold=0, seed=study.seeds[0])
-    folds = range(len(first.splits.folds)) if study.folds is None else study.folds
+    jobs = decide_conditions(study, out, cache)
+    folds = list(range(len(jobs[next(iter(jobs))].splits.folds))) if study.folds is None else study.folds
     runs: list[Run] = []
-    for seed, fold, (name, overrides) in itertools.product(study.seeds, folds, study.all_conditions().items()):
-        job = _job(study, overrides, out, cache, fold, seed, name)
-        if job.splits.hash != first.splits.hash:
-            raise SkipSegError(f"condition {name!r} splits the patients otherwise; only runs on equal folds compare")
-        runs.append(Run(job.settings.out.name, name, job))
+    for (place, seed), fold, (name, job) in itertools.product(enumerate(study.seeds), folds, jobs.items()):
+        if study.rotate_folds and fold != folds[place % len(folds)]:
+            continue
+        job = job.at(fold, seed, out)
+        safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+        run = f"{safe}-f{fold}-s{seed}-{job.identity[:8]}"
+        runs.append(Run(run, name, replace(job, settings=replace(job.settings, out=out / "runs" / run))))
     return runs
 
 
-def _job(
-    study: StudySettings,
-    overrides: Mapping[str, Any],
-    out: Path,
-    cache: Path | None,
-    fold: int,
-    seed: int,
-    condition: str = "base",
-) -> Job:
-    """Decide everything about one run, and name its folder by that."""
-    fixed = {"dataset": str(study.dataset), "out": str(out), "fold": fold, "seed": seed, "cache": cache and str(cache)}
-    plain = merge(merge(nest(study.base), nest(overrides)), {"threads": 1} | fixed)
-    try:
-        job = make_job(from_plain(TrainSettings, plain))
-    except SkipSegError as error:
-        raise SkipSegError(f"condition {condition!r}: {error}") from None
-    safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in condition)
-    folder = out / "runs" / f"{safe}-f{fold}-s{seed}-{job.identity[:8]}"
-    return replace(job, settings=replace(job.settings, out=folder))
+def decide_conditions(study: StudySettings, out: Path, cache: Path | None) -> dict[str, Job]:
+    """Decide everything about each condition but its fold and seed."""
+    source = open_source(study.dataset, cache)
+    first, *_ = conditions = study.all_conditions()
+    reference = study.match_to or first
+    jobs: dict[str, Job] = {}
+    for name in sorted(conditions, key=lambda name: name != reference):
+        try:
+            settings = _settings(study, conditions[name], out, cache)
+            if name == reference:  # its own budget is what the others meet
+                settings = replace(settings, network=replace(settings.network, budget_match="none"))
+            jobs[name] = make_job(settings, source, jobs.get(reference))
+        except SkipSegError as error:
+            raise SkipSegError(f"condition {name!r}: {error}") from None
+        if jobs[name].splits.hash != jobs[reference].splits.hash:
+            raise SkipSegError(f"condition {name!r} splits the patients otherwise; only runs on equal folds compare")
+    known: dict[str, str] = {}
+    for name in conditions:
+        same = known.setdefault(jobs[name].identity, name)
+        if same != name:
+            raise SkipSegError(f"conditions {same!r} and {name!r} are the same training; let them differ, or drop one")
+    return {name: jobs[name] for name in conditions}
+
+
+def _settings(study: StudySettings, overrides: Mapping[str, Any], out: Path, cache: Path | None) -> TrainSettings:
+    """Lay the overrides of a condition over the base, and both over the preset that they name."""
+    fixed = {"dataset": str(study.dataset), "out": str(out), "cache": cache and str(cache), "threads": 1}
+    return from_plain(TrainSettings, with_preset(merge(nest(study.base), nest(overrides))) | fixed)
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,73 +218,11 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     """
     merged = dict(base)
     for key, value in changes.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = merge(merged[key], value) if both else value
+        known = merged.get(key)
+        merged[key] = merge(known, value) if _is_group(known) and _is_group(value) else value
     return merged
 
 
-def freeze(study: StudySettings, runs: Sequence[Run], out: Path) -> None:
-    """Write study.json, or check that the one that stands there asks the same question.
-
-    Conditions, folds and seeds may be added to a study; what was declared in advance may not change, and a
-    contrast that is thought of later is not declared: the report calls it exploratory.
-
-    Args:
-        study: What to declare.
-        runs: All of its runs.
-        out: Study folder, which exists.
-
-    Raises:
-        SkipSegError: If the folder holds another study, or something else.
-    """
-    job = runs[0].job
-    declared = {
-        "name": study.name,
-        "question": study.question,
-        "dataset": describe_dataset(job),
-        "primary_metric": study.primary_metric,
-        "alpha": study.alpha,
-        "margin": study.margin,
-        "split": {"method": job.splits.method, "hash": job.splits.hash},
-    }
-    path = out / "study.json"
-    contrasts = study.all_contrasts()
-    if path.exists():
-        known = read_json(path)
-        changed = [key for key, value in declared.items() if known.get(key) != value]
-        dropped = [pair for pair in known.get("contrasts", []) if pair not in contrasts]
-        if changed or dropped:
-            what = f"another {', '.join(changed)}" if changed else f"the contrast {' - '.join(dropped[0])}"
-            raise SkipSegError(f"{out} holds a study with {what}; choose another folder")
-        contrasts = known["contrasts"]
-    elif any(not is_draft(item) for item in out.iterdir()):
-        raise SkipSegError(f"{out} exists and is not a study; choose another folder")
-    listed = [
-        {"id": run.id, "condition": run.condition, "fold": run.job.settings.fold, "seed": run.job.settings.seed}
-        for run in runs
-    ]
-    content = {
-        **declared,
-        "conditions": study.all_conditions(),
-        "contrasts": contrasts,
-        "seeds": sorted({run.job.settings.seed for run in runs}),
-        "folds": sorted({run.job.settings.fold for run in runs}),
-        "runs": listed,
-    }
-    write_json(path, content | {"hash": content_hash(content)})
-
-
-def describe_dataset(job: Job) -> dict[str, Any]:
-    """What the report says about the data."""
-    dataset = job.dataset
-    return {
-        "name": dataset.name,
-        "hash": job.dataset_hash,
-        "licence": dataset.licence,
-        "notice": dataset.notice,
-        "citation": dataset.citation,
-        "source": dataset.source,
-        "patients": len({case.patient for case in dataset.cases}),
-        "cases": len(dataset.cases),
-        "labels": dict(dataset.labels),
-    }
+def _is_group(value: Any) -> TypeGuard[Mapping[str, Any]]:
+    """Whether ``value`` is a group of settings; a mapping of levels, which are numbers, is a single value."""
+    return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from segmentation import SkipSegError
 from segmentation.data.manifest import Case, Dataset
-from segmentation.data.transforms import Preprocessing
+from segmentation.data.preprocessing import Preprocessing
+from segmentation.data.transforms import prepare_image, prepare_label_map
 from segmentation.runs import content_hash, file_hash, read_json, write_bytes, write_json
 from segmentation.scans import read_label_map, read_scan
 
@@ -97,8 +98,8 @@ def cache_case(dataset: Dataset, case: Case, preprocessing: Preprocessing, cache
         raise ValueError(f"case {case.name} has no label map to train on")
     # Scan and label map may differ by a rounding of the header: the scan's affine decides for both.
     label_scan = replace(read_label_map(case.label, like=scan, remap=dataset.label_remap), affine=scan.affine)
-    image = preprocessing.image(scan).astype(np.float16)
-    labels = preprocessing.label_map(label_scan, len(dataset.classes))
+    image = prepare_image(scan, preprocessing).astype(np.float16)
+    labels = prepare_label_map(label_scan, preprocessing, len(dataset.classes))
     places = [foreground_voxels(labels == value) for value in dataset.foreground.values()]
     block = (1, *image.shape[1:]) if preprocessing.slice_axis is None else (1, 1, *image.shape[2:])
     _store(folder / "image.b2nd", image, block)

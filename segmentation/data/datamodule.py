@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from segmentation.config import AugmentSettings, DataSettings
 from segmentation.data.augment import Augmentation, NoAugmentation, build_augmentation
 from segmentation.data.cache import CachedCase
+from segmentation.data.preprocessing import Preprocessing
 from segmentation.data.sampling import cut_patch, draw_center, place_patch, sample_rng
-from segmentation.data.transforms import Preprocessing, stack_context
+from segmentation.data.transforms import stack_context
 
 MEMORY_SHARE = 0.25
 """Prepared arrays are held in memory if they fit into this share of what is free; otherwise read from disk."""
@@ -93,17 +94,23 @@ class EpochSampler(Sampler[int]):
     """Sample numbers of one epoch: a fresh block of consecutive numbers each time, so no state has to be kept.
 
     Args:
-        samples: Samples in an epoch.
+        samples: Samples in an epoch, of all processes of the training together.
+        rank: Which process this is; it takes every ``world``-th number.
+        world: How many processes there are.
 
     Examples:
         >>> sampler = EpochSampler(3)
         >>> sampler.set_epoch(2)
         >>> list(sampler)
         [6, 7, 8]
+        >>> [list(EpochSampler(6, rank, world=2)) for rank in (0, 1)]
+        [[0, 2, 4], [1, 3, 5]]
     """
 
-    def __init__(self, samples: int) -> None:
+    def __init__(self, samples: int, rank: int = 0, world: int = 1) -> None:
         self.samples = samples
+        self.rank = rank
+        self.world = world
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -112,11 +119,11 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         """Yield the sample numbers of the epoch."""
-        return iter(range(self.epoch * self.samples, (self.epoch + 1) * self.samples))
+        return iter(range(self.epoch * self.samples + self.rank, (self.epoch + 1) * self.samples, self.world))
 
     def __len__(self) -> int:
-        """Samples in an epoch."""
-        return self.samples
+        """Samples of this process in an epoch."""
+        return self.samples // self.world
 
 
 class PatchDataModule(pl.LightningDataModule):
@@ -130,7 +137,12 @@ class PatchDataModule(pl.LightningDataModule):
         augment: Augmentation of the training patches.
         steps_per_epoch: Training batches in an epoch.
         seed: Seed of all draws.
+        rank: Which process of the training this is.
+        world: How many processes there are; each takes its share of every batch.
     """
+
+    # With more processes than validation patches some have none.
+    allow_zero_length_dataloader_with_multiple_devices = True
 
     def __init__(
         self,
@@ -141,13 +153,17 @@ class PatchDataModule(pl.LightningDataModule):
         augment: AugmentSettings,
         steps_per_epoch: int,
         seed: int,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         super().__init__()
         if data.patch_size is None or data.batch_size is None:
             raise ValueError("patch_size and batch_size must be planned before training")
         self.batch_size = data.batch_size
-        self.sampler = EpochSampler(steps_per_epoch * data.batch_size)
-        fits = sum(case.nbytes for case in (*train, *val)) < MEMORY_SHARE * psutil.virtual_memory().available
+        self.sampler = EpochSampler(steps_per_epoch * data.batch_size * world, rank, world)
+        self.val_sampler = range(rank, VALIDATION_PATCHES, world)
+        needed = world * sum(case.nbytes for case in (*train, *val))
+        fits = needed < MEMORY_SHARE * psutil.virtual_memory().available
         share = data.foreground_share
         self.train_patches = PatchDataset(
             train, preprocessing, build_augmentation(augment, data.patch_size), share, seed, fits
@@ -165,7 +181,7 @@ class PatchDataModule(pl.LightningDataModule):
         if self.val_patches is None:
             return []
         # Not an EpochSampler: Lightning would set its epoch and so move the patches.
-        return [_loader(self.val_patches, self.batch_size, range(VALIDATION_PATCHES))]
+        return [_loader(self.val_patches, self.batch_size, self.val_sampler)]
 
 
 def _loader(patches: PatchDataset, batch_size: int, sampler: EpochSampler | range) -> DataLoader[tuple[Tensor, Tensor]]:

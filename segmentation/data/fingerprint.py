@@ -10,7 +10,7 @@ import numpy as np
 from segmentation.data.check import CheckReport
 from segmentation.data.facts import PERCENTILES, CaseFacts, Intensities
 from segmentation.data.manifest import Dataset
-from segmentation.data.transforms import THICK_SLICES, Normalisation
+from segmentation.data.preprocessing import THICK_SLICES, Normalisation
 
 _AXIS = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
 _COLOURS = frozenset(("red", "green", "blue", "r", "g", "b"))

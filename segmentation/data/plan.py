@@ -9,21 +9,19 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
+from typing import Any
 
 from segmentation import SkipSegError
 from segmentation.config import PlanSettings, TrainSettings
 from segmentation.data.check import CheckReport, check_dataset
 from segmentation.data.fingerprint import Fingerprint, take_fingerprint
+from segmentation.data.hardware import Hardware, hardware_of
 from segmentation.data.layouts import open_dataset
 from segmentation.data.manifest import Dataset
-from segmentation.data.transforms import Normalisation, Preprocessing
+from segmentation.data.preprocessing import Normalisation, Preprocessing
 from segmentation.plain import from_plain
 from segmentation.runs import read_json, user_cache, write_json
 
-Hardware = Literal["cpu", "cuda"]
 THICK = 2.0
 """An axis whose spacing exceeds the finest by this factor is not pooled or convolved along until it no longer does."""
 
@@ -170,11 +168,6 @@ def plan_path(dataset: Path) -> Path:
     if dataset.name == "dataset.json":
         return dataset.with_name("plan.json")
     return dataset / "plan.json" if dataset.is_dir() else dataset.with_suffix(".plan.json")
-
-
-def hardware_of(device: str) -> Hardware:
-    """Kind of hardware that ``device`` stands for on this machine."""
-    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def make_plan(fingerprint: Fingerprint, hardware: Hardware, dims: int | None = None) -> Plan:

@@ -5,9 +5,8 @@ are mapped affinely into [0, 1]. Training, inference and export share this one p
 inference exactly what it met in training.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,138 +14,58 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from torch.nn import functional
 
+from segmentation.data.preprocessing import Preprocessing
 from segmentation.scans import Scan, from_canonical, to_canonical
 
-Scheme = Literal["window", "zscore", "range"]
 _INTERPOLATION = {2: "bilinear", 3: "trilinear"}
-THICK_SLICES = 3.0
-"""An axis whose spacing exceeds the finest by this factor runs across thick slices."""
-
-ZSCORE_LIMIT = 5.0
-"""A z-score beyond this is cut off, and [-5, 5] is what [0, 1] stands for."""
 
 
-@dataclass(frozen=True)
-class Normalisation:
-    """How one channel's intensities become [0, 1].
+def prepare_image(scan: Scan, preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """Prepare the intensities of ``scan``: shape ``(C, *S)``, values in [0, 1], slice axis first."""
+    shape = preprocessing.prepared_shape(scan)
+    channels = zip(to_canonical(scan).array, preprocessing.normalisation, strict=True)
+    image = np.stack([np.clip(resample(entry.apply(x), shape), 0, 1) for x, entry in channels])
+    axis = preprocessing.slice_axis
+    return image if axis is None else np.ascontiguousarray(np.moveaxis(image, axis + 1, 1))
 
-    Attributes:
-        scheme: ``"window"`` maps [low, high] of the scan's own unit (HU for CT), ``"range"`` likewise for
-            pictures with a fixed range, ``"zscore"`` maps z-scores of each scan within +-5.
-        low, high: Ends of the mapped interval; what lies outside is cut off.
-        mean, std: Of the mapped intensities over the dataset; the network sees ``(x - mean) / std``.
+
+def prepare_label_map(labels: Scan, preprocessing: Preprocessing, classes: int) -> NDArray[np.uint8]:
+    """Prepare a label map: shape ``(*S)``, on the grid of :func:`prepare_image`; the ignore label survives as K."""
+    shape = preprocessing.prepared_shape(labels)
+    array = to_canonical(labels).array[0]
+    if array.shape != shape:
+        array = resample_labels(array, shape, classes)
+    if preprocessing.slice_axis is not None:
+        array = np.moveaxis(array, preprocessing.slice_axis, 0)
+    return np.ascontiguousarray(array, dtype=np.uint8)
+
+
+def restore_label_map(
+    probabilities: NDArray[np.float32], scan: Scan, preprocessing: Preprocessing
+) -> NDArray[np.uint8]:
+    """Bring probabilities on the prepared grid back to a label map in the scan's own frame.
+
+    Probabilities, not labels, are resampled, one class at a time, so memory holds two maps of the scan's size.
+
+    Args:
+        probabilities: Shape ``(K, *S)``, slice axis first if there is one.
+        scan: The scan they were computed from.
+        preprocessing: How it was prepared.
+
+    Returns:
+        Class index of every voxel, shape as ``scan.spatial_shape``.
     """
-
-    scheme: Scheme
-    low: float = -ZSCORE_LIMIT
-    high: float = ZSCORE_LIMIT
-    mean: float = 0.5
-    std: float = 0.5 / ZSCORE_LIMIT
-
-    def apply(self, channel: NDArray[Any]) -> NDArray[np.float32]:
-        """Map intensities, shape ``(*S)``, into [0, 1]; a constant channel with ``"zscore"`` becomes 0.5."""
-        x = channel.astype(np.float32)
-        if self.scheme == "zscore":
-            x = (x - x.mean(dtype=np.float64)) / max(float(x.std(dtype=np.float64)), 1e-8)
-        return np.clip((x - self.low) / (self.high - self.low), 0, 1, dtype=np.float32)
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """Everything that happens to a scan before the network; stored with every model.
-
-    Attributes:
-        dims: Spatial axes of the network.
-        spacing_mm: Voxel spacing of the canonical axes after resampling, in mm.
-        slice_axis: With ``dims`` 2 on volumes, the canonical axis across the slices; it is moved to the
-            front. Otherwise ``None``.
-        context_slices: Neighbouring slices on each side that the network reads as channels.
-        normalisation: One entry a channel.
-    """
-
-    dims: int
-    spacing_mm: tuple[float, ...]
-    slice_axis: int | None
-    context_slices: int
-    normalisation: tuple[Normalisation, ...]
-
-    @property
-    def network_channels(self) -> int:
-        """Input channels of the network: image channels times slices."""
-        return len(self.normalisation) * (1 + 2 * self.context_slices)
-
-    @property
-    def array_spacing_mm(self) -> tuple[float, ...]:
-        """Spacing of the prepared array's axes, which start with the slice axis if there is one."""
-        return self._front(self.spacing_mm)
-
-    def to_plain(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self) | {
-            "spacing_mm": list(self.spacing_mm),
-            "normalisation": [asdict(n) for n in self.normalisation],
-        }
-
-    @classmethod
-    def from_plain(cls, plain: Mapping[str, Any]) -> "Preprocessing":
-        """Rebuild from :meth:`to_plain`."""
-        normalisation = tuple(Normalisation(**entry) for entry in plain["normalisation"])
-        fields: dict[str, Any] = {**plain, "spacing_mm": tuple(plain["spacing_mm"]), "normalisation": normalisation}
-        return cls(**fields)
-
-    def _front(self, axes: Sequence[Any]) -> tuple[Any, ...]:
-        """Move the slice axis to the front of a sequence with one entry a canonical axis."""
-        if self.slice_axis is None:
-            return tuple(axes)
-        return (axes[self.slice_axis], *(value for axis, value in enumerate(axes) if axis != self.slice_axis))
-
-    def prepared_shape(self, scan: Scan) -> tuple[int, ...]:
-        """Canonical spatial shape of ``scan`` after resampling, before the slice axis moves."""
-        canonical = to_canonical(scan)
-        sizes = zip(canonical.spatial_shape, canonical.spacing_mm, self.spacing_mm, strict=True)
-        return tuple(max(1, round(voxels * found / wanted)) for voxels, found, wanted in sizes)
-
-    def image(self, scan: Scan) -> NDArray[np.float32]:
-        """Prepare the intensities of ``scan``: shape ``(C, *S)``, values in [0, 1], slice axis first."""
-        shape = self.prepared_shape(scan)
-        array = to_canonical(scan).array
-        channels = zip(array, self.normalisation, strict=True)
-        image = np.stack([np.clip(resample(entry.apply(x), shape), 0, 1) for x, entry in channels])
-        return image if self.slice_axis is None else np.ascontiguousarray(np.moveaxis(image, self.slice_axis + 1, 1))
-
-    def label_map(self, labels: Scan, classes: int) -> NDArray[np.uint8]:
-        """Prepare a label map: shape ``(*S)``, on the grid of :meth:`image`; the ignore label survives as K."""
-        shape = self.prepared_shape(labels)
-        array = to_canonical(labels).array[0]
-        if array.shape != shape:
-            array = resample_labels(array, shape, classes)
-        if self.slice_axis is not None:
-            array = np.moveaxis(array, self.slice_axis, 0)
-        return np.ascontiguousarray(array, dtype=np.uint8)
-
-    def restore(self, probabilities: NDArray[np.float32], scan: Scan) -> NDArray[np.uint8]:
-        """Bring probabilities on the prepared grid back to a label map in the scan's own frame.
-
-        Probabilities, not labels, are resampled, one class at a time, so memory holds two maps of the scan's size.
-
-        Args:
-            probabilities: Shape ``(K, *S)``, slice axis first if there is one.
-            scan: The scan they were computed from.
-
-        Returns:
-            Class index of every voxel, shape as ``scan.spatial_shape``.
-        """
-        if self.slice_axis is not None:
-            probabilities = np.moveaxis(probabilities, 1, self.slice_axis + 1)
-        shape = to_canonical(scan).spatial_shape
-        best = resample(probabilities[0], shape)
-        label_map = np.zeros(shape, np.uint8)
-        for index in range(1, len(probabilities)):
-            values = resample(probabilities[index], shape)
-            wins = values > best
-            label_map[wins] = index
-            best[wins] = values[wins]
-        return from_canonical(label_map, scan)
+    if preprocessing.slice_axis is not None:
+        probabilities = np.moveaxis(probabilities, 1, preprocessing.slice_axis + 1)
+    shape = to_canonical(scan).spatial_shape
+    best = resample(probabilities[0], shape)
+    label_map = np.zeros(shape, np.uint8)
+    for index in range(1, len(probabilities)):
+        values = resample(probabilities[index], shape)
+        wins = values > best
+        label_map[wins] = index
+        best[wins] = values[wins]
+    return from_canonical(label_map, scan)
 
 
 def resample(channel: NDArray[np.floating[Any]], shape: Sequence[int]) -> NDArray[np.float32]:

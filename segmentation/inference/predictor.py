@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from segmentation import SkipSegError
 from segmentation.config import PredictSettings
-from segmentation.data.transforms import Preprocessing, stack_context, standardise
+from segmentation.data.preprocessing import Preprocessing
+from segmentation.data.transforms import prepare_image, restore_label_map, stack_context, standardise
 from segmentation.inference.window import sliding_window
 from segmentation.model.storage import load_model
 from segmentation.model.unet import UNet
@@ -93,7 +94,11 @@ class Predictor:
             SkipSegError: If the scan has other channels or axes than the model, or holds NaN or infinity.
         """
         self._check(scan)
-        label_map = self.preprocessing.restore(self.probabilities(self.preprocessing.image(scan)), scan)
+        return self.label_map(prepare_image(scan, self.preprocessing), scan)
+
+    def label_map(self, image: NDArray[np.float32], scan: Scan) -> NDArray[np.uint8]:
+        """Segment a prepared image, shape ``(C, *S)``: label values in the frame of the ``scan`` that it comes from."""
+        label_map = restore_label_map(self.probabilities(image), scan, self.preprocessing)
         return keep_largest_components(label_map) if self.keep_largest else label_map
 
     def probabilities(self, image: NDArray[np.float32]) -> NDArray[np.float32]:

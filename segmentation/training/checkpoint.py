@@ -18,6 +18,7 @@ from pytorch_lightning.plugins.io import CheckpointIO
 
 from segmentation import SkipSegError
 from segmentation.runs import write_bytes
+from segmentation.training.ranks import gather
 
 
 def random_state() -> dict[str, Any]:
@@ -84,14 +85,14 @@ class ExactResume(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the random number generators."""
-        checkpoint["random_state"] = random_state()
+        """Add the random number generators of every process."""
+        checkpoint["random_state"] = gather(random_state())
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Remember the random number generators; they are put back when training starts."""
-        self.pending: dict[str, Any] | None = checkpoint["random_state"]
+        self.pending: dict[str, Any] | None = checkpoint["random_state"][trainer.global_rank]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the random number generators back, after Lightning's own preparations may have drawn from them."""

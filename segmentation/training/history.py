@@ -60,9 +60,11 @@ class History(pl.Callback):
             row |= {f"val_dice_{name}": round(dice, 6) for name, dice in zip(self.class_names, scores, strict=True)}
             if row["val_dice"] > self.best_dice:
                 self.best_dice, self.best_epoch = row["val_dice"], trainer.current_epoch
-                save_weights(self.folder / "best.safetensors", pl_module.final_weights())
+                if trainer.is_global_zero:
+                    save_weights(self.folder / "best.safetensors", pl_module.final_weights())
         self.rows.append(row)
-        write_csv(self.folder / "metrics.csv", self.rows, list(row))
+        if trainer.is_global_zero:
+            write_csv(self.folder / "metrics.csv", self.rows, list(row))
         self._stop_if_time(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

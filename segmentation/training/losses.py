@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from segmentation.model.unet import UNet
+from segmentation.training.ranks import sum_over_ranks
+
 LossName = Literal["dice_ce", "dice", "ce", "focal", "tversky", "dice_focal"]
 Loss = Callable[[Tensor, Tensor], Tensor]
 SMOOTH = 1e-5
@@ -16,9 +19,9 @@ SMOOTH = 1e-5
 def overlap_loss(logits: Tensor, labels: Tensor, alpha: float, beta: float) -> Tensor:
     """One minus the Tversky index of the softmax, averaged over foreground classes.
 
-    Sums run over the whole batch, so that a patch without a class does not decide alone. With
-    ``alpha = beta = 0.5`` this is the soft Dice loss (Milletari et al. 2016, arXiv:1606.04797); otherwise it
-    weighs the two kinds of error (Salehi et al. 2017, arXiv:1706.05721).
+    Sums run over the whole batch, that of all processes of a training, so that a patch without a class does not
+    decide alone. With ``alpha = beta = 0.5`` this is the soft Dice loss (Milletari et al. 2016, arXiv:1606.04797);
+    otherwise it weighs the two kinds of error (Salehi et al. 2017, arXiv:1706.05721).
 
     Args:
         logits: Shape ``(B, K, *S)``.
@@ -40,9 +43,10 @@ def overlap_loss(logits: Tensor, labels: Tensor, alpha: float, beta: float) -> T
     probabilities = logits.float().softmax(dim=1) * counted
     target = functional.one_hot(labels.clamp(max=classes - 1), classes).movedim(-1, 1) * counted
     axes = (0, *range(2, logits.ndim))
-    overlap = (probabilities * target).sum(axes)[1:]
-    false_positive = probabilities.sum(axes)[1:] - overlap
-    false_negative = target.sum(axes)[1:] - overlap
+    sums = [(probabilities * target).sum(axes), probabilities.sum(axes), target.float().sum(axes)]
+    overlap, predicted, present = sum_over_ranks(torch.stack(sums)[:, 1:])
+    false_positive = predicted - overlap
+    false_negative = present - overlap
     index = (overlap + SMOOTH) / (overlap + alpha * false_positive + beta * false_negative + SMOOTH)
     return 1 - index.mean()
 
@@ -67,7 +71,8 @@ def cross_entropy(logits: Tensor, labels: Tensor, focus: float = 0.0) -> Tensor:
     loss = functional.cross_entropy(logits.float(), labels.clamp(max=classes - 1), reduction="none")
     if focus:
         loss = loss * (1 - torch.exp(-loss)) ** focus
-    return (loss * counted).sum() / counted.sum().clamp(min=1)
+    total, count = sum_over_ranks(torch.stack([(loss * counted).sum(), counted.sum().to(loss)]))
+    return total / count.clamp(min=1)
 
 
 def build_loss(name: LossName) -> Loss:
@@ -121,3 +126,20 @@ def deep_loss(loss: Loss, outputs: Sequence[Tensor], labels: Tensor) -> Tensor:
         total = total + loss(logits, target) / 2**level
         weight_sum += 1 / 2**level
     return total / weight_sum
+
+
+def network_loss(network: UNet, loss: Loss, images: Tensor, labels: Tensor) -> Tensor:
+    """Loss that ``network`` is trained by, at every level that it supervises.
+
+    Args:
+        network: Gives logits, at one or several levels.
+        loss: Loss of one level.
+        images: Standardised, shape ``(B, C, *S)``.
+        labels: Class indices, shape ``(B, *S)``.
+
+    Returns:
+        Scalar.
+    """
+    if network.settings.deep_supervision:
+        return deep_loss(loss, network.forward_deep(images), labels)
+    return loss(network(images), labels)

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from segmentation.config import OptimSettings
-from segmentation.data.transforms import Preprocessing, standardise
+from segmentation.data.preprocessing import Preprocessing
+from segmentation.data.transforms import standardise
 from segmentation.metrics.overlap import Counts, confusion
 from segmentation.model.unet import UNet
-from segmentation.training.losses import build_loss, deep_loss
+from segmentation.training.losses import build_loss, network_loss
+from segmentation.training.ranks import gather
 
 
 def learning_rate_factor(step: int, steps: int, optim: OptimSettings) -> float:
@@ -69,11 +71,7 @@ class SegmentationTask(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         """Loss of one batch: images of shape ``(B, C, *S)`` in [0, 1] and labels of shape ``(B, *S)``."""
         images, labels = batch
-        if self.network.settings.deep_supervision:
-            outputs = self.network.forward_deep(standardise(images, self.preprocessing))
-            loss = deep_loss(self.loss, outputs, labels)
-        else:
-            loss = self.loss(self(images), labels)
+        loss = network_loss(self.network, self.loss, standardise(images, self.preprocessing), labels)
         self.train_losses.append(loss.detach())
         return loss
 
@@ -138,8 +136,10 @@ class SegmentationTask(pl.LightningModule):
         self.confusion += confusion(prediction, labels.cpu().numpy(), self.classes, ignore=self.classes)
 
     def on_validation_end(self) -> None:
-        """Put the training weights back."""
+        """Put the training weights back, and bring together what every process of the training has counted."""
         self._swap_average()
+        self.confusion = np.sum(gather(self.confusion), axis=0)
+        self.val_losses = [loss for losses in gather([loss.cpu() for loss in self.val_losses]) for loss in losses]
 
     def validation_dice(self) -> list[float]:
         """Dice of each foreground class over all voxels of the validation patches; nan if absent from both."""

@@ -5,6 +5,8 @@ run/
   plan.json            the plan they were filled from
   run.json             state, hashes, parameter count, the cases on each side of the split
   metrics.csv          one row an epoch
+  updates.csv          one row an epoch and layer, with track_updates
+  snapshots/           weights of up to 20 epochs, with track_updates
   last.ckpt            where to resume
   model.safetensors    the weights to use, described by model.json
   last.safetensors, best.safetensors
@@ -15,33 +17,34 @@ import logging
 import resource
 import time
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
-import yaml
+from pytorch_lightning.strategies import DDPStrategy
 from safetensors.torch import load_file
 
 from segmentation import SkipSegError, __version__
 from segmentation.config import TrainSettings
-from segmentation.data.cache import cache_cases
+from segmentation.data.cache import CachedCase, cache_cases
 from segmentation.data.datamodule import PatchDataModule
-from segmentation.data.plan import hardware_of
 from segmentation.model.storage import save_model, save_weights
-from segmentation.model.unet import count_parameters
-from segmentation.plain import flatten, to_plain
-from segmentation.runs import is_draft, read_json, user_cache, write_json, write_text
+from segmentation.runs import read_json, user_cache, write_json
 from segmentation.training.checkpoint import ExactResume, SafeCheckpointIO
+from segmentation.training.follow import followed
 from segmentation.training.history import History, ProgressBar
-from segmentation.training.job import VOLATILE, Job, make_job
+from segmentation.training.job import Job, make_job
 from segmentation.training.lock import locked
+from segmentation.training.ranks import EndTogether, Rank, RankEnvironment, first_rank
+from segmentation.training.record import open_run, set_state
+from segmentation.training.snapshots import SnapshotRecorder
 from segmentation.training.task import SegmentationTask
+from segmentation.training.updates import UpdateRecorder
 
-_WRITTEN_FIRST = ("config.yaml", "plan.json")
 _EXPECTED_WARNINGS = (
     ".*does not have many workers.*",  # patches are cut in the training process: nothing to hang or to be killed
     ".*GPU available but not used.*",  # the user asked for the CPU
@@ -53,100 +56,117 @@ _EXPECTED_WARNINGS = (
 def train(settings: TrainSettings) -> Path:
     """Train a network, or continue a training that was interrupted, or return a finished one as it is.
 
+    With ``devices`` this process starts the others of this machine. With ``nodes``, it is called on each machine
+    and returns there when the training is over; the first machine writes the run folder.
+
     Returns:
         The run folder.
 
     Raises:
         SkipSegError: If the dataset has errors, or the folder holds a run of other settings, or another
-            process is training in it.
+            process is training in it, or this machine lacks what ``devices`` or ``nodes`` ask for.
         OSError: If the disk is full; the training can be continued once there is room.
         KeyboardInterrupt: If interrupted; the same call continues.
     """
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise SkipSegError("device cuda was asked for, but PyTorch finds no CUDA device; run `skipseg doctor`")
     job = make_job(settings)
     folder = job.settings.out
-    if job.settings.threads:
-        torch.set_num_threads(job.settings.threads)
+    rank = first_rank(job.settings)
+    _set_threads(job.settings)
+    if rank.node:
+        if not _is_trained(folder):
+            _train(folder, job, rank)
+        return folder
     with locked(folder):
         if open_run(folder, job) != "finished":
-            _train(folder, job)
+            set_state(folder, job, "running")
+            _train(folder, job, rank)
     return folder
 
 
-def _train(folder: Path, job: Job) -> None:
-    """Train from the start, or from ``last.ckpt`` if there is one, and write the model."""
+def follow_training(settings: TrainSettings, meet: Callable[[], Rank]) -> None:
+    """Train as another process of a training that :func:`train` runs.
+
+    Args:
+        settings: Of the training, with every planned value filled in.
+        meet: Called when all is prepared; waits for the first process to say which one this is.
+    """
+    job = make_job(settings)
+    _fit(job.settings.out, job, meet())
+
+
+def _is_trained(folder: Path) -> bool:
+    """Tell whether the first machine has nothing left to train, so that it would wait for nobody."""
+    record = folder / "run.json"
+    return record.exists() and read_json(record)["state"] == "finished"
+
+
+def _set_threads(settings: TrainSettings) -> None:
+    """Share the threads of a training between its processes on this machine."""
+    threads = settings.threads or (torch.get_num_threads() if settings.devices > 1 else 0)
+    if threads:
+        torch.set_num_threads(max(1, threads // settings.devices))
+
+
+def _train(folder: Path, job: Job, rank: Rank) -> None:
+    """Train in all processes of this machine; the first of all writes the model."""
     started = time.perf_counter()
+    resumed = (folder / "last.ckpt").exists()
+    prepare_arrays(job)  # once, before the other processes look for them
+    with followed(rank, job.settings) as rank:
+        task, history = _fit(folder, job, rank)
+    if rank.number:
+        return
+    finish_run(folder, job, task, history)
+    spent = {"train_seconds": round(time.perf_counter() - started, 1), "peak_memory_mb": peak_memory_mb()}
+    write_json(folder / "timing.json", spent | {"resumed": resumed})
+
+
+def _fit(folder: Path, job: Job, rank: Rank) -> tuple[SegmentationTask, History]:
+    """Train from the start, or from ``last.ckpt`` if there is one, as one of the processes."""
     steps, epochs = job.settings.steps_per_epoch or 1, job.settings.epochs or 1
     network = job.architecture.build(job.settings.seed)
     task = SegmentationTask(network, job.settings.optim, job.preprocessing, job.architecture.classes, steps * epochs)
     history = History(folder, list(job.dataset.foreground), job.settings.patience)
     last = folder / "last.ckpt"
     resume = str(last) if last.exists() else None
-    pl.seed_everything(job.settings.seed, verbose=False)
+    pl.seed_everything(_seed_of(job.settings.seed, rank), verbose=False)
+    recorders: list[pl.Callback] = [history]
+    if rank.number == 0:
+        recorders.append(ProgressBar(steps))
+    if rank.number == 0 and job.settings.track_updates:
+        patch = torch.zeros(1, job.architecture.in_channels, *(job.settings.data.patch_size or ()))
+        recorders += [UpdateRecorder(folder, patch), SnapshotRecorder(folder, epochs)]
     with quiet_lightning():
-        trainer = build_trainer(job.settings, [history, ProgressBar(steps), ExactResume(last)])
+        trainer = build_trainer(job.settings, [*recorders, ExactResume(last)], rank)
         try:
-            trainer.fit(task, load_data(job, steps), ckpt_path=resume, weights_only=True)
+            trainer.fit(task, load_data(job, steps, rank), ckpt_path=resume, weights_only=True)
         except SystemExit:  # Lightning's answer to Ctrl-C and to SIGTERM
             raise KeyboardInterrupt from None
-    finish_run(folder, job, task, history)
-    spent = {"train_seconds": round(time.perf_counter() - started, 1), "peak_memory_mb": peak_memory_mb()}
-    write_json(folder / "timing.json", spent | {"resumed": resume is not None})
+    return task, history
 
 
-def load_data(job: Job, steps: int) -> PatchDataModule:
-    """Prepare both sides of the fold and cut patches from them."""
+def _seed_of(seed: int, rank: Rank) -> int:
+    """Seed of the dropout of one process: the first has the run's own, the others differ."""
+    return int(np.random.SeedSequence([seed, rank.number]).generate_state(1)[0]) if rank.number else seed
+
+
+def load_data(job: Job, steps: int, rank: Rank | None = None) -> PatchDataModule:
+    """Prepare both sides of the fold and cut patches from them: the share of ``rank``, or all."""
+    rank = rank or Rank()
+    learnt, held_out = prepare_arrays(job)
+    data, augment, seed = job.settings.data, job.settings.augment, job.settings.seed
+    return PatchDataModule(learnt, held_out, job.preprocessing, data, augment, steps, seed, rank.number, rank.world)
+
+
+def prepare_arrays(job: Job) -> tuple[list[CachedCase], list[CachedCase]]:
+    """Prepare the cases that are learnt from and those that are held out."""
     cache = job.settings.cache or user_cache()
     learnt, held_out = (
         cache_cases(job.dataset, job.cases(side), job.preprocessing, cache) for side in (job.fold.train, job.fold.val)
     )
-    settings = job.settings
-    return PatchDataModule(learnt, held_out, job.preprocessing, settings.data, settings.augment, steps, settings.seed)
-
-
-def open_run(folder: Path, job: Job) -> str:
-    """Create the run folder, or recognise the run in it: ``"new"``, ``"running"`` or ``"finished"``.
-
-    What a killed process left half-written is removed.
-
-    Raises:
-        SkipSegError: If the folder holds a run of other settings.
-    """
-    for draft in filter(is_draft, folder.rglob(".*")):
-        draft.unlink()
-    plain = to_plain(job.settings)
-    if (folder / "run.json").exists():
-        record = read_json(folder / "run.json")
-        if record.get("hash") != job.identity:
-            known = dict(flatten(yaml.safe_load((folder / "config.yaml").read_text())))
-            changed = [k for k, v in flatten(plain) if k not in VOLATILE and known.get(k) != v] or ["the dataset"]
-            raise SkipSegError(
-                f"{folder} holds a run with another {', '.join(changed)}; choose another folder or delete it"
-            )
-        return str(record["state"])
-    if folder.exists() and any(item.name not in _WRITTEN_FIRST for item in folder.iterdir()):
-        raise SkipSegError(f"{folder} exists and is not a run; choose another folder")
-    write_text(folder / "config.yaml", yaml.safe_dump(plain, sort_keys=False))
-    job.plan.write(folder / "plan.json")
-    write_json(folder / "run.json", {"state": "running", **describe_run(job)})
-    return "new"
-
-
-def describe_run(job: Job) -> dict[str, Any]:
-    """What is known of a run before it starts; equal runs are described by equal bytes."""
-    return {
-        "hash": job.identity,
-        "dataset": job.dataset.name,
-        "patients": len({case.patient for case in job.dataset.cases}),
-        "split": {"method": job.splits.method, "hash": job.splits.hash, "fold": job.settings.fold},
-        "train_cases": list(job.fold.train),
-        "val_cases": list(job.fold.val),
-        "parameters": count_parameters(job.architecture.build()),
-        "network": job.architecture.to_plain(),
-        "versions": {
-            "skipseg": __version__,
-            **{name: version(name) for name in ("torch", "pytorch-lightning", "monai")},
-        },
-    }
+    return learnt, held_out
 
 
 def finish_run(folder: Path, job: Job, task: SegmentationTask, history: History) -> None:
@@ -176,37 +196,49 @@ def finish_run(folder: Path, job: Job, task: SegmentationTask, history: History)
     }
     save_model(folder, job.architecture, weights, description)
     outcome = {"epochs": len(history.rows), "best_epoch": history.best_epoch if history.best_epoch >= 0 else None}
-    write_json(folder / "run.json", {"state": "finished", **describe_run(job), **outcome})
+    set_state(folder, job, "finished", **outcome)
 
 
-def build_trainer(settings: TrainSettings, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
+def build_trainer(settings: TrainSettings, callbacks: Sequence[pl.Callback], rank: Rank) -> pl.Trainer:
     """Configure Lightning: it runs the loop, and everything it would write is written by us."""
-    cuda = hardware_of(settings.device) == "cuda"
+    several: dict[str, Any] = {}
+    if rank.world > 1:
+        # With find_unused_parameters the gradients keep their order in the messages between processes, which
+        # PyTorch would otherwise change after the first step: a resumed training would add three or more up in
+        # another order. Sums of two are the same in any order.
+        several = {
+            "strategy": DDPStrategy(find_unused_parameters=rank.world > 2, forward_sync_buffers=False),
+            "sync_batchnorm": settings.network.norm == "batch",
+            "num_nodes": rank.nodes,
+        }
+    cuda = settings.device != "cpu" and torch.cuda.is_available()
     precision: Any = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}.get(settings.precision)
     if precision is None:
         precision = ("bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed") if cuda else "32-true"
     return pl.Trainer(
         accelerator="gpu" if cuda else "cpu",
-        devices=1,
+        devices=rank.devices,
         precision=precision,
         max_epochs=settings.epochs,
         gradient_clip_val=settings.optim.clip_norm or None,
         deterministic="warn" if settings.deterministic and cuda else settings.deterministic,
-        callbacks=list(callbacks),
-        plugins=[SafeCheckpointIO()],
+        callbacks=[*callbacks, EndTogether(rank)] if several else list(callbacks),
+        plugins=[SafeCheckpointIO(), RankEnvironment(rank)] if several else [SafeCheckpointIO()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
+        **several,
     )
 
 
 @contextmanager
 def quiet_lightning() -> Generator[None]:
     """Hold back what Lightning says about hardware that it found and loaders that it would like."""
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero")]
+    names = ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning_fabric")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from segmentation.ablation import cell as cell_module
-from segmentation.ablation.cell import is_done, run_cell
+from segmentation.ablation.cell import run_cell
+from segmentation.ablation.ledger import is_done
 from segmentation.ablation.study import expand, read_study
 from segmentation.runs import read_csv, read_json
 

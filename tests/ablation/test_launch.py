@@ -5,7 +5,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,12 @@ import pytest
 from segmentation import SkipSegError
 from segmentation.ablation import launch
 from segmentation.ablation.launch import ablate
+from segmentation.ablation.launch_local import _reason, launch_local
+from segmentation.ablation.lease import leases
+from segmentation.ablation.ledger import read_ledger
 from segmentation.config import AblateSettings
 from segmentation.report.page import write_report
-from segmentation.runs import read_json
+from segmentation.runs import read_json, write_json
 from segmentation.training.lock import locked
 
 
@@ -55,7 +60,7 @@ def test_conditions_share_split_and_differ_in_the_network(finished):
 
 
 def test_finished_study_starts_nothing(finished, monkeypatch):
-    monkeypatch.setattr(launch.multiprocessing, "get_context", lambda kind: pytest.fail("a process was started"))
+    monkeypatch.setattr(launch, "find_launcher", lambda name: pytest.fail("a launcher was asked"))
     before = stamps(finished)
     assert ablate(AblateSettings(finished.parent / "study.yaml", finished)) == finished
     assert changed(finished, before) == set()
@@ -107,12 +112,39 @@ def test_second_process_in_one_study_is_refused(finished, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("code", "reason"), [(-9, "too little memory"), (-11, "ended by signal 11"), (1, "see .*log.txt")]
+    ("code", "starts", "reason"),
+    [
+        (-9, 1, "killed, which usually means too little memory; see {}/log.txt"),
+        (-11, 3, "ended by signal 11, 3 times; see {}/log.txt"),
+        (1, 1, "see {}/log.txt"),
+    ],
 )
-def test_reason_of_a_run_that_ended_without_a_word(finished, code, reason):
-    folder = next((finished / "runs").iterdir())
-    with pytest.raises(AssertionError, match=reason):
-        raise AssertionError(launch._reason(folder, code))
+def test_reason_of_a_run_that_ended_without_a_word(tmp_path, code, starts, reason):
+    write_json(tmp_path / "run.json", {"state": "running"})
+    assert _reason(tmp_path, code, starts) == reason.format(tmp_path)
+    assert read_json(tmp_path / "run.json")["state"] == ("failed" if code < 0 else "running")
+
+
+def test_launcher_none_freezes_and_starts_nothing(tmp_path, pictures, write_study):
+    out = ablate(AblateSettings(write_study(tmp_path, pictures), tmp_path / "out", launcher="none"))
+    assert [entry.state for entry in read_ledger(out)] == ["waiting", "waiting"]
+
+
+@pytest.mark.parametrize("name", ["local", "ray", "slurm"])
+def test_every_launcher_is_found(name):
+    assert launch.find_launcher(name).__name__ == f"launch_{name}"
+
+
+def test_run_of_a_worker_elsewhere_is_left_to_it(tmp_path, pictures, write_study):
+    settings = AblateSettings(write_study(tmp_path, pictures), tmp_path / "out", launcher="none")
+    study = launch.read_study(settings.study, None)
+    ours, theirs = launch.expand(study, ablate(settings), None)
+    drafts = [run.folder / ".0123456789ab.partial.ckpt" for run in (ours, theirs)]
+    for draft in drafts:
+        draft.write_bytes(b"half")
+    (theirs.folder / ".lease-1").write_text("{}")
+    launch.prepare([ours, theirs], tmp_path / "cache")
+    assert [draft.exists() for draft in drafts] == [False, True], "the other worker is writing it"
 
 
 def command(study: Path, out: Path) -> list[str]:
@@ -157,8 +189,37 @@ def is_running(process: int) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("retries", "killed", "state"), [(1, 1, "finished"), (1, 2, "failed")])
+def test_killed_run_is_continued_as_often_as_asked(tmp_path, pictures, write_study, retries, killed, state):
+    """A thread kills the process of the run in its first ``killed`` attempts."""
+    base = {"folds": 0, "epochs": 60, "steps_per_epoch": 2, "device": "cpu", "network": {"depth": 1, "width": 4}}
+    base["data"] = {"patch_size": [16, 16], "batch_size": 2}
+    study = write_study(tmp_path, pictures, base=base)
+    settings = AblateSettings(study, tmp_path / "out", workers=1, retries=retries)
+    out = ablate(replace(settings, launcher="none"))
+    folder = launch.expand(launch.read_study(study, None), out, None)[0].folder
+
+    def kill() -> None:
+        for number in range(1, killed + 1):
+            note = folder / "attempts" / f"{number}.json"
+            while not (note.exists() and (folder / "metrics.csv").exists()):
+                time.sleep(0.02)
+            os.kill(read_json(note)["process"], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    failed = launch_local([folder], settings, total=2)
+    killer.join(10)
+    entry = read_ledger(out)[0]
+    assert (entry.state, entry.attempts, len(failed)) == (state, 2, int(state == "failed"))
+    assert not leases(folder) or failed
+    if failed:
+        assert failed[0].startswith(f"{folder.name}: killed, which usually means too little memory, 2 times; see ")
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_ended_study_leaves_no_process_behind(tmp_path, pictures, write_study, how):
     study = write_study(tmp_path, pictures, base={"folds": 0, "epochs": 4000, "device": "cpu"})
     process = subprocess.Popen(command(study, tmp_path / "out"), stderr=subprocess.PIPE, text=True)
@@ -173,6 +234,6 @@ def test_ended_study_leaves_no_process_behind(tmp_path, pictures, write_study, h
     while any(map(is_running, started)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(map(is_running, started))
-    if how == signal.SIGINT:
-        told = "interrupted; give the same command again: prepare, train and ablate continue where they stopped"
+    if how != signal.SIGKILL:
+        told = "interrupted; give the same command again: prepare, train, ablate and suite continue where they stopped"
         assert (process.returncode, error) == (1, f"skipseg: {told}\n")

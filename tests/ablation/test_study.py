@@ -8,21 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segmentation import SkipSegError
-from segmentation.ablation.study import Metric, StudySettings, expand, freeze, merge, read_study
+from segmentation.ablation.study import Metric, StudySettings, expand, merge, read_study
 from segmentation.report.read import MEASURES
-from segmentation.runs import read_json
+from segmentation.training.job import make_job
+from segmentation.training.record import open_run, read_config
 
 
 def runs_of(path: Path, out: Path):
     return expand(read_study(path, None), out, None)
-
-
-def frozen(path: Path, out: Path):
-    study = read_study(path, None)
-    runs = expand(study, out, None)
-    out.mkdir(exist_ok=True)
-    freeze(study, runs, out)
-    return runs
 
 
 values = st.lists(st.one_of(st.integers(), st.sampled_from(["concat", "add", "none"])), min_size=1, max_size=4)
@@ -55,6 +48,14 @@ def test_every_condition_runs_on_every_fold_and_seed(tmp_path, pictures, write_s
         assert run.job.settings.threads == 1
         assert run.folder == tmp_path / "out" / "runs" / run.id
         assert run.id == f"{run.condition}-f{run.job.settings.fold}-s{run.job.settings.seed}-{run.job.identity[:8]}"
+
+
+def test_folds_take_turns_over_the_seeds(tmp_path, pictures, write_study):
+    path = write_study(tmp_path, pictures, folds=None, seeds=[5, 6, 7, 8], rotate_folds=True)
+    runs = runs_of(path, tmp_path / "out")
+    places = {(run.job.settings.seed, run.job.settings.fold) for run in runs}
+    assert places == {(5, 0), (6, 1), (7, 2), (8, 0)}
+    assert len(runs) == 2 * len(places)
 
 
 def test_runs_keep_their_names_when_conditions_folds_or_seeds_are_added(tmp_path, pictures, write_study):
@@ -102,6 +103,9 @@ def test_dotted_and_nested_settings_mean_the_same(tmp_path, pictures, write_stud
         ({"margin": "wide"}, "margin"),
         ({"primary_metric": "accuracy"}, "accuracy"),
         ({"conditions": {"a": {"seed": 3}}}, "a sets seed, which the study decides"),
+        ({"match_to": "add"}, r"match_to must name one of \['concat', 'none'\], got 'add'"),
+        ({"expected": ["less"]}, "expected needs one entry a contrast, got 1 for 0"),
+        ({"contrasts": [["concat", "none"]], "expected": ["better"]}, "better"),
         ({"base": {"threads": 4, "out": "here"}}, "base sets out, threads, which the study decides"),
         ({"conditions": {"a": None}}, "conditions"),
     ],
@@ -121,7 +125,12 @@ def test_wrong_study_is_refused(tmp_path, pictures, write_study, changes, messag
     [
         ({"conditions": {"a": {"network.long_skp": "none"}}}, "condition 'a': .*long_skp"),
         ({"conditions": {"a": {"network.long_skip": "conat"}}}, "condition 'a': .*conat"),
-        ({"base": {"epochs": 0}}, "condition 'base': .*epochs must be greater than 0"),
+        ({"base": {"epochs": 0}}, "condition 'concat': .*epochs must be greater than 0"),
+        ({"conditions": {"a": {}, "b": {"network.long_skip": "concat"}}}, "'a' and 'b' are the same training"),
+        (
+            {"conditions": {"a": {}, "b": {"network.preset": "unet2051"}}},
+            "'b': there is no preset 'unet2051'",
+        ),
         ({"folds": [5]}, "fold 5 does not exist"),
         ({"conditions": {"a": {}, "b": {"folds": 2}}, "folds": [0]}, "condition 'b' splits the patients otherwise"),
     ],
@@ -156,56 +165,7 @@ def test_metrics_are_those_of_the_report():
 
 def test_default_contrasts_compare_with_the_first():
     study = StudySettings("s", Path("d"), conditions={"a": {}, "b": {}, "c": {}})
-    assert study.all_contrasts() == [["a", "b"], ["a", "c"]]
-
-
-def test_frozen_study_says_what_was_asked(tmp_path, pictures, write_study):
-    runs = frozen(write_study(tmp_path, pictures, question="Why?"), tmp_path / "out")
-    study = read_json(tmp_path / "out" / "study.json")
-    assert (study["name"], study["question"], study["contrasts"]) == ("tiny", "Why?", [["concat", "none"]])
-    assert (study["seeds"], study["folds"]) == ([0], [0])
-    assert study["runs"] == [{"id": run.id, "condition": run.condition, "fold": 0, "seed": 0} for run in runs]
-    assert (study["dataset"]["patients"], study["dataset"]["cases"]) == (3, 6)
-    assert study["split"]["hash"] == runs[0].job.splits.hash
-
-
-def test_freezing_twice_gives_the_same_bytes(tmp_path, pictures, write_study):
-    path = write_study(tmp_path, pictures)
-    frozen(path, tmp_path / "out")
-    before = (tmp_path / "out" / "study.json").read_bytes()
-    frozen(path, tmp_path / "out")
-    assert (tmp_path / "out" / "study.json").read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"margin": 0.05}, "with another margin"),
-        ({"alpha": 0.01, "question": "Why?"}, "with another question, alpha"),
-        ({"primary_metric": "nsd"}, "with another primary_metric"),
-        ({"contrasts": [["none", "concat"]]}, "with the contrast concat - none"),
-    ],
-)
-def test_what_was_declared_cannot_change(tmp_path, pictures, write_study, changes, message):
-    frozen(write_study(tmp_path, pictures), tmp_path / "out")
-    before = (tmp_path / "out" / "study.json").read_bytes()
-    with pytest.raises(SkipSegError, match=f"{message}; choose another folder"):
-        frozen(write_study(tmp_path, pictures, **changes), tmp_path / "out")
-    assert (tmp_path / "out" / "study.json").read_bytes() == before
-
-
-def test_folder_of_something_else_is_refused(tmp_path, pictures, write_study):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "thesis.txt").write_text("mine")
-    with pytest.raises(SkipSegError, match="exists and is not a study"):
-        frozen(write_study(tmp_path, pictures), tmp_path / "out")
-
-
-def test_killed_before_the_first_word_starts_over(tmp_path, pictures, write_study):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / ".0123456789ab.partial.json").write_text("{")
-    frozen(write_study(tmp_path, pictures), tmp_path / "out")
-    assert (tmp_path / "out" / "study.json").exists()
+    assert study.all_contrasts() == [(["a", "b"], "any"), (["a", "c"], "any")]
 
 
 def test_merge_leaves_its_arguments_alone():
@@ -214,11 +174,99 @@ def test_merge_leaves_its_arguments_alone():
     assert base == {"network": {"depth": 3, "long_skip_levels": {0: "none"}}}
 
 
-def test_a_contrast_thought_of_later_is_not_declared(tmp_path, pictures, write_study):
-    out = tmp_path / "out"
-    frozen(write_study(tmp_path, pictures), out)
-    more = {name: {"network.long_skip": name} for name in ("concat", "none", "add")}
-    frozen(write_study(tmp_path, pictures, conditions=more), out)
-    study = read_json(out / "study.json")
-    assert study["contrasts"] == [["concat", "none"]]
-    assert list(study["conditions"]) == ["concat", "none", "add"]
+def test_merge_takes_levels_as_one_value():
+    base = {"network": {"long_skip_levels": {0: "none"}}}
+    assert merge(base, {"network": {"long_skip_levels": {1: "add"}}}) == {"network": {"long_skip_levels": {1: "add"}}}
+    assert merge(base, {"network": {"long_skip_levels": {}}}) == {"network": {"long_skip_levels": {}}}
+
+
+def test_a_grid_may_hold_levels_and_kinds(tmp_path, pictures, write_study):
+    grid = {"network.long_skip_levels": [{}, {0: "none"}], "network.short_skip": ["none", "add"]}
+    runs = runs_of(write_study(tmp_path, pictures, conditions=None, grid=grid), tmp_path / "out")
+    networks = [run.job.settings.network for run in runs]
+    assert [(network.long_skip_at(0), network.short_skip) for network in networks] == [
+        ("concat", "none"), ("concat", "add"), ("none", "none"), ("none", "add")
+    ]  # fmt: skip
+    assert len({run.folder.name for run in runs}) == 4
+
+
+def test_a_preset_is_departed_from_by_base_and_condition(tmp_path, pictures, write_study):
+    base = {"folds": 0, "epochs": 2, "device": "cpu", "network": {"preset": "unet2015", "depth": 2, "width": 4}}
+    conditions = {"unet": {}, "link": {"network.preset": "linknet"}, "wide": {"network.width": 6}}
+    runs = runs_of(write_study(tmp_path, pictures, base=base, conditions=conditions), tmp_path / "out")
+    unet, link, wide = (run.job.settings.network for run in runs)
+    assert (unet.preset, unet.long_skip, unet.norm, unet.depth, unet.width) == ("unet2015", "concat", "none", 2, 4)
+    assert (link.preset, link.long_skip, link.convs, link.depth, link.width) == ("linknet", "add", 4, 2, 4)
+    assert (wide.norm, wide.width) == ("none", 6)
+
+
+@pytest.fixture
+def matched(tmp_path, pictures, write_study):
+    """Function of changed entries: condition to the job of its run, arms without long skips matched in parameters."""
+
+    def decide(**changes):
+        network = {"depth": 2, "width": 16, "long_skip": "none", "budget_match": "params"}
+        base = {"folds": 0, "epochs": 2, "device": "cpu", "network": network}
+        conditions = {"concat": {"network.long_skip": "concat"}, "none": {}, "add": {"network.long_skip": "add"}}
+        study = write_study(tmp_path, pictures, **{"base": base, "conditions": conditions, **changes})
+        return {run.condition: run.job for run in runs_of(study, tmp_path / "out")}
+
+    return decide
+
+
+def test_arms_are_matched_to_the_first(matched):
+    jobs = matched()
+    concat, none, add = (jobs[name] for name in ("concat", "none", "add"))
+    assert concat.settings.network.widths is None, "the reference keeps its widths"
+    for job in (none, add):
+        assert job.settings.network.widths == job.architecture.settings.channels()
+        assert job.settings.network.channels()[0] > 16
+        assert abs(job.cost.parameters / concat.cost.parameters - 1) <= 0.01
+        built = sum(parameter.numel() for parameter in job.architecture.build().parameters())
+        assert built == job.cost.parameters
+    assert {job.settings.network.budget_match for job in jobs.values()} == {"none"}, "what is frozen is solved"
+    assert (concat.matched, none.matched) == ("none", "params")
+
+
+def test_multiplications_are_matched_to_a_named_condition(matched):
+    base = {"folds": 0, "device": "cpu", "network": {"depth": 2, "width": 16, "budget_match": "macs"}}
+    conditions = {"concat": {}, "none": {"network.long_skip": "none"}}
+    jobs = matched(base=base, conditions=conditions, match_to="none")
+    assert jobs["none"].settings.network.channels() == [16, 32, 64]
+    assert jobs["concat"].settings.network.channels()[0] < 16
+    assert abs(jobs["concat"].cost.macs / jobs["none"].cost.macs - 1) <= 0.01
+
+
+def test_a_budget_that_cannot_be_met_is_refused(matched):
+    base = {"folds": 0, "device": "cpu", "network": {"depth": 1, "width": 1, "budget_match": "params"}}
+    with pytest.raises(SkipSegError, match="condition 'none': budget_match params finds no widths within 1%"):
+        matched(base=base, conditions={"concat": {}, "none": {"network.long_skip": "none"}})
+
+
+def test_a_budget_of_another_kind_of_network_is_refused(matched):
+    conditions = {"concat": {}, "deep": {"network.depth": 3}}
+    with pytest.raises(SkipSegError, match="condition 'deep': budget_match params needs the axes, channels and"):
+        matched(conditions=conditions)
+
+
+def test_a_budget_is_met_across_kernels(matched):
+    jobs = matched(conditions={"concat": {}, "wide": {"network.kernel": 5}, "narrow": {"network.kernel": 1}})
+    for name, kernel in (("wide", 5), ("narrow", 1)):
+        assert jobs[name].architecture.kernels == [[kernel] * 2] * 3
+        assert abs(jobs[name].cost.parameters / jobs["concat"].cost.parameters - 1) <= 0.01
+    swapped = matched(conditions={"wide": {"network.kernel": 5}, "concat": {}})
+    assert abs(swapped["concat"].cost.parameters / swapped["wide"].cost.parameters - 1) <= 0.01
+
+
+def test_multiplications_of_other_patches_are_refused(matched):
+    conditions = {"concat": {}, "none": {"network.long_skip": "none", "data.patch_size": [24, 24]}}
+    base = {"folds": 0, "device": "cpu", "network": {"depth": 2, "width": 16, "budget_match": "macs"}}
+    with pytest.raises(SkipSegError, match=r"condition 'none': budget_match macs reaches .* the patches differ"):
+        matched(base=base | {"data": {"patch_size": [16, 16]}}, conditions=conditions)
+
+
+def test_frozen_widths_are_not_solved_again(matched, tmp_path):
+    job = matched()["none"]
+    open_run(tmp_path / "run", job)
+    again = make_job(read_config(tmp_path / "run" / "config.yaml"))
+    assert (again.identity, again.cost) == (job.identity, job.cost)

@@ -19,7 +19,8 @@ from segmentation.data.cache import (
     source_hash,
 )
 from segmentation.data.manifest import Dataset
-from segmentation.data.transforms import Normalisation, Preprocessing
+from segmentation.data.preprocessing import Normalisation, Preprocessing
+from segmentation.data.transforms import prepare_image, prepare_label_map
 from segmentation.scans import read_label_map, read_scan
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +42,8 @@ def test_an_entry_holds_what_preparation_gives(dataset, tmp_path, preprocessing)
     cached = prepare(dataset, tmp_path, preprocessing)
     case = dataset.cases[0]
     scan = read_scan(case.images)
-    image, labels = preprocessing.image(scan), preprocessing.label_map(read_label_map(case.label), 3)
+    image = prepare_image(scan, preprocessing)
+    labels = prepare_label_map(read_label_map(case.label), preprocessing, 3)
     np.testing.assert_array_equal(cached.image(), image.astype(np.float16))
     np.testing.assert_array_equal(cached.labels(), labels)
     assert cached.image().shape[1:] == cached.labels().shape == labels.shape

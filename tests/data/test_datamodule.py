@@ -14,7 +14,7 @@ from segmentation.data.augment import NoAugmentation, build_augmentation
 from segmentation.data.cache import CachedCase, cache_cases
 from segmentation.data.datamodule import EpochSampler, PatchDataModule, PatchDataset
 from segmentation.data.manifest import Dataset
-from segmentation.data.transforms import Normalisation, Preprocessing
+from segmentation.data.preprocessing import Normalisation, Preprocessing
 
 RANGE = (Normalisation("range", 0, 255, 0.4, 0.2),)
 KINDS = {

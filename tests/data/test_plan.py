@@ -15,16 +15,14 @@ from segmentation.data.fingerprint import ChannelFingerprint, Fingerprint
 from segmentation.data.plan import (
     BUDGETS,
     Plan,
-    checked_dataset,
     choose_patch,
     choose_strides,
-    hardware_of,
     make_plan,
     plan_dataset,
     plan_path,
 )
 from segmentation.plain import fill
-from segmentation.training.job import find_plan
+from segmentation.training.job import find_plan, open_source
 
 CHANNEL = ChannelFingerprint("CT", -100, 300, 50, 80, -500, 400, 2000)
 PLANNED = {
@@ -178,9 +176,9 @@ def test_an_edited_plan_is_used_as_it_stands(make_dataset, tmp_path: Path):
     content["settings"]["epochs"]["value"] = 7
     path.write_text(json.dumps(content))
     settings = TrainSettings(dataset.root, tmp_path / "run", device="cpu")
-    found = find_plan(*checked_dataset(dataset.root, tmp_path / "cache"), settings)
+    found = find_plan(open_source(dataset.root, tmp_path / "cache"), settings)
     assert found.values == plan.values | {"epochs": 7}
-    assert find_plan(*checked_dataset(dataset.root, tmp_path / "cache"), replace(settings, plan=path)) == found
+    assert find_plan(open_source(dataset.root, tmp_path / "cache"), replace(settings, plan=path)) == found
     with pytest.raises(SkipSegError, match=r"plan\.json holds another epochs"):
         plan_dataset(PlanSettings(dataset.root, device="cpu", cache=tmp_path / "cache"))
     assert Plan.read(path).values["epochs"] == 7
@@ -192,9 +190,9 @@ def test_plan_of_other_data_is_refused(make_dataset, tmp_path: Path):
     described = json.loads((dataset.root / "dataset.json").read_text())
     described["channel_names"] = {"0": "CT"}
     (dataset.root / "dataset.json").write_text(json.dumps(described))
-    checked = checked_dataset(dataset.root, tmp_path / "cache")
+    source = open_source(dataset.root, tmp_path / "cache")
     with pytest.raises(SkipSegError, match="was made for other data"):
-        find_plan(*checked, TrainSettings(dataset.root, tmp_path / "run", device="cpu"))
+        find_plan(source, TrainSettings(dataset.root, tmp_path / "run", device="cpu"))
     plan_dataset(PlanSettings(dataset.root, device="cpu", cache=tmp_path / "cache"))
     assert Plan.read(path).fingerprint.channels[0].name == "CT"
 
@@ -217,10 +215,6 @@ def test_a_dataset_with_errors_goes_no_further(make_dataset, tmp_path: Path):
         plan_dataset(PlanSettings(dataset.root, cache=tmp_path / "cache"))
     assert "\n" not in str(refused.value)
     assert not (dataset.root / "plan.json").exists()
-
-
-def test_the_cpu_is_planned_for_when_asked():
-    assert hardware_of("cpu") == "cpu"
 
 
 @pytest.mark.parametrize(("name", "value"), [("data.batch_size", "eight"), ("epochs", -3), ("network.no_such", 1)])

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from segmentation.data.preprocessing import Normalisation, Preprocessing
 from segmentation.data.transforms import (
-    Normalisation,
-    Preprocessing,
+    prepare_image,
+    prepare_label_map,
     resample,
     resample_labels,
+    restore_label_map,
     stack_context,
     standardise,
 )
@@ -64,10 +66,12 @@ def test_a_mask_comes_back_in_the_scans_frame(order, signs, slice_axis):
     labels = random_labels()
     scan = Scan(labels[None] / 2, oblique(order, signs))
     preprocessing = prepare(canonical_spacing(scan.affine), slice_axis)
-    image = preprocessing.image(scan)
+    image = prepare_image(scan, preprocessing)
     assert image.dtype == np.float32
-    np.testing.assert_array_equal(preprocessing.restore(as_probabilities(np.rint(2 * image[0])), scan), labels)
-    prepared = preprocessing.label_map(Scan(labels[None].astype(np.uint8), scan.affine), 3)
+    np.testing.assert_array_equal(
+        restore_label_map(as_probabilities(np.rint(2 * image[0])), scan, preprocessing), labels
+    )
+    prepared = prepare_label_map(Scan(labels[None].astype(np.uint8), scan.affine), preprocessing, 3)
     np.testing.assert_array_equal(prepared, np.rint(2 * image[0]))
     assert preprocessing.array_spacing_mm[0] == preprocessing.spacing_mm[slice_axis or 0]
 
@@ -80,12 +84,12 @@ def test_a_resampled_mask_comes_back_where_it_was(order, signs, slice_axis):
     label_map[2:7, 1:4, 3:8] = 1
     scan = Scan(label_map[None], oblique(order, signs))
     fine = prepare((0.5, 0.5, 0.5), slice_axis)
-    prepared = fine.label_map(scan, 2)
+    prepared = prepare_label_map(scan, fine, 2)
     assert prepared.shape == tuple(fine._front(fine.prepared_shape(scan)))
-    restored = fine.restore(as_probabilities(prepared, 2), scan)
+    restored = restore_label_map(as_probabilities(prepared, 2), scan, fine)
     np.testing.assert_array_equal(restored, label_map)
     coarse = replace(fine, spacing_mm=(1.7, 1.7, 1.7))
-    restored = coarse.restore(as_probabilities(coarse.label_map(scan, 2), 2), scan)
+    restored = restore_label_map(as_probabilities(prepare_label_map(scan, coarse, 2), 2), scan, coarse)
     inner, outer = ndimage.binary_erosion(label_map), ndimage.binary_dilation(label_map, np.ones((3, 3, 3)))
     assert restored.shape == SHAPE
     assert (restored[inner] == 1).all()
@@ -95,7 +99,7 @@ def test_a_resampled_mask_comes_back_where_it_was(order, signs, slice_axis):
 def test_the_prepared_grid_has_the_wanted_spacing():
     scan = Scan(np.zeros((1, 40, 30, 20)), np.diag([-0.5, 1.0, 3.0, 1]))
     assert prepare((1.0, 1.0, 1.0)).prepared_shape(scan) == (20, 30, 60)
-    assert prepare((1.0, 1.0, 1.0), slice_axis=2).image(scan).shape == (1, 60, 20, 30)
+    assert prepare_image(scan, prepare((1.0, 1.0, 1.0), slice_axis=2)).shape == (1, 60, 20, 30)
     assert prepare((100, 100, 100)).prepared_shape(scan) == (1, 1, 1)
     assert prepare((1.0, 2.0, 3.0), slice_axis=1).array_spacing_mm == (2.0, 1.0, 3.0)
 
@@ -104,7 +108,7 @@ def test_a_ramp_stays_where_it_is_in_the_patient():
     """Intensity equal to the world's first coordinate: after resampling each voxel still says where it lies."""
     shape, affine = (24, 10, 8), np.diag([-1.0, 2.0, 3.0, 1.0])
     world = np.broadcast_to(-np.arange(24.0)[:, None, None], shape)
-    image = prepare((0.5, 2.0, 3.0)).image(Scan((world[None] + 23) / 23, affine))[0]
+    image = prepare_image(Scan((world[None] + 23) / 23, affine), prepare((0.5, 2.0, 3.0)))[0]
     found = image[2:-2, 5, 4] * 23 - 23  # right to left of the middle, ends apart where nothing can be interpolated
     expected = np.linspace(-23 - 0.25, 0.25, 48)[2:-2]
     np.testing.assert_allclose(found, expected, atol=1e-4)
@@ -113,17 +117,17 @@ def test_a_ramp_stays_where_it_is_in_the_patient():
 def test_pictures_pass_through():
     picture = Scan(np.random.default_rng(0).random((3, 13, 17)), np.eye(4))
     preprocessing = prepare((1.0, 1.0), channels=3)
-    np.testing.assert_allclose(preprocessing.image(picture), picture.array, atol=1e-7)
+    np.testing.assert_allclose(prepare_image(picture, preprocessing), picture.array, atol=1e-7)
     labels = Scan(np.random.default_rng(1).integers(0, 3, (1, 13, 17)).astype(np.uint8), np.eye(4))
-    prepared = preprocessing.label_map(labels, 3)
+    prepared = prepare_label_map(labels, preprocessing, 3)
     np.testing.assert_array_equal(prepared, labels.array[0])
-    np.testing.assert_array_equal(preprocessing.restore(as_probabilities(prepared), picture), prepared)
+    np.testing.assert_array_equal(restore_label_map(as_probabilities(prepared), picture, preprocessing), prepared)
 
 
 def test_ties_go_to_the_lower_class():
     even = np.full((3, *SHAPE), 1 / 3, np.float32)
     scan = Scan(np.zeros((1, *SHAPE)), np.diag([1.0, 1, 1, 1]))
-    assert not prepare((1.0, 1.0, 1.0)).restore(even, scan).any()
+    assert not restore_label_map(even, scan, prepare((1.0, 1.0, 1.0))).any()
 
 
 def test_preprocessing_survives_json():
@@ -227,7 +231,7 @@ def test_the_ignore_label_survives_preparation():
     labels = np.zeros((1, 20, 20, 20), np.uint8)
     labels[:, :10] = 2
     labels[:, 10:, :10] = 1
-    prepared = prepare((2.0, 2.0, 2.0)).label_map(Scan(labels, np.eye(4)), classes=2)
+    prepared = prepare_label_map(Scan(labels, np.eye(4)), prepare((2.0, 2.0, 2.0)), classes=2)
     assert (prepared[:5] == 2).all()
     assert (prepared[5:, :5] == 1).all()
     assert (prepared[5:, 5:] == 0).all()

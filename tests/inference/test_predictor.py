@@ -18,7 +18,7 @@ from torch import nn
 
 from segmentation import SkipSegError
 from segmentation.config import NetworkSettings, PredictSettings
-from segmentation.data.transforms import Normalisation, Preprocessing
+from segmentation.data.preprocessing import Normalisation, Preprocessing
 from segmentation.inference.predictor import (
     Predictor,
     keep_largest_components,

@@ -9,7 +9,7 @@ import pytest
 from segmentation.ablation.study import merge
 from segmentation.config import NetworkSettings, OptimSettings, TrainSettings
 from segmentation.data.manifest import Dataset
-from segmentation.data.transforms import Normalisation, Preprocessing
+from segmentation.data.preprocessing import Normalisation, Preprocessing
 from segmentation.model.storage import Architecture
 from segmentation.plain import from_plain, nest
 from segmentation.training.task import SegmentationTask

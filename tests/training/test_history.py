@@ -16,7 +16,8 @@ from segmentation.training.history import History, ProgressBar, mean, nan_mean
 def end_epoch(history, task, epoch, dice):
     """Close an epoch whose validation Dice of both classes is ``dice``; ``None`` for no validation."""
     optimizer = SimpleNamespace(param_groups=[{"lr": 0.123456789}])
-    trainer = SimpleNamespace(current_epoch=epoch, global_step=2 * epoch + 2, optimizers=[optimizer], should_stop=False)
+    rank = {"is_global_zero": True, "should_stop": False}
+    trainer = SimpleNamespace(current_epoch=epoch, global_step=2 * epoch + 2, optimizers=[optimizer], **rank)
     task.train_losses = [torch.tensor(1.0), torch.tensor(2.0)]
     task.val_losses = [] if dice is None else [torch.tensor(3.0)]
     task.validation_dice = lambda: [dice, dice]

@@ -324,7 +324,8 @@ def test_ctrl_c_is_one_line(pictures, tiny, results, tmp_path):
     assert process.returncode == 1
     assert (out, err) == (
         "",
-        "skipseg: interrupted; give the same command again: prepare, train and ablate continue where they stopped\n",
+        "skipseg: interrupted; give the same command again: "
+        "prepare, train, ablate and suite continue where they stopped\n",
     )
 
 

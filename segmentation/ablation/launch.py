@@ -10,7 +10,7 @@ from types import FrameType
 
 from segmentation import SkipSegError
 from segmentation.ablation.freeze import freeze
-from segmentation.ablation.lease import leases
+from segmentation.ablation.lease import leases, remove_leases
 from segmentation.ablation.ledger import is_done
 from segmentation.ablation.study import Run, expand, read_study
 from segmentation.config import AblateSettings
@@ -38,6 +38,9 @@ def ablate(settings: AblateSettings) -> Path:
     with locked(settings.out), _terminable():
         freeze(study, runs, settings.out)
         waiting = [run for run in runs if not is_done(run.folder)]
+        for run in runs:
+            if is_done(run.folder):
+                remove_leases(run.folder)
         if waiting and settings.launcher != "none":
             prepare(waiting, settings.cache or user_cache())
             failed = find_launcher(settings.launcher)([run.folder for run in waiting], settings, len(runs))

@@ -9,6 +9,7 @@ number, which only one can, and a worker that finds its own lease replaced ends 
 
 import json
 import os
+import random
 import re
 import socket
 import sys
@@ -25,6 +26,10 @@ BEAT_SECONDS = 10.0
 
 SILENT_SECONDS = 60.0
 """Without one for so long, a worker counts as dead."""
+
+
+PAUSE = (0.1, 0.3)
+"""Seconds between two looks of a worker that waits, drawn anew each time so that no two keep meeting."""
 
 
 def leases(folder: Path) -> list[Path]:
@@ -66,6 +71,12 @@ def leased(folder: Path) -> Generator[None]:
         os.close(descriptor)
 
 
+def remove_leases(folder: Path) -> None:
+    """Remove what workers left in a finished run that were killed before they could do so."""
+    for path in leases(folder):
+        path.unlink(missing_ok=True)
+
+
 def _number(lease: Path) -> int:
     """Number of a lease."""
     return int(lease.name.rpartition("-")[2])
@@ -73,23 +84,44 @@ def _number(lease: Path) -> int:
 
 def _take(folder: Path) -> tuple[Path, int]:
     """Wait until the last lease is over, and create the next one; give its path and the open file."""
-    seen: tuple[Path | None, bytes, float] = (None, b"", 0.0)
+    seen: dict[Path, bytes] = {}
+    since = time.monotonic()
     while True:
-        standing = leases(folder)
-        last = standing[-1] if standing else None
-        with suppress(FileNotFoundError):  # the lease ended while we looked at it
-            content = last.read_bytes() if last else b""
-            if seen[:2] != (last, content):
-                seen = (last, content, time.monotonic())
-            if last is None or _is_dead(content) or time.monotonic() - seen[2] > SILENT_SECONDS:
-                path = folder / f".lease-{_number(last) + 1 if last else 1}"
-                with suppress(FileExistsError):  # another worker was faster
-                    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
-                    _sign(descriptor, 0)
-                    for old in standing:
+        now = _read(folder)
+        if now != seen:
+            seen, since = now, time.monotonic()
+        last = max(seen, key=_number, default=None)
+        if last is None or _is_dead(seen[last]) or time.monotonic() - since > SILENT_SECONDS:
+            path = folder / f".lease-{_number(last) + 1 if last else 1}"
+            with suppress(FileExistsError):  # another worker was faster
+                descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
+                _sign(descriptor, 0)
+                if _is_alone(path, seen):
+                    for old in seen:
                         old.unlink(missing_ok=True)
                     return path, descriptor
-        time.sleep(0.2)
+                path.unlink(missing_ok=True)
+                os.close(descriptor)
+        time.sleep(random.uniform(*PAUSE))
+
+
+def _read(folder: Path) -> dict[Path, bytes]:
+    """Each lease in ``folder`` with its content."""
+    found: dict[Path, bytes] = {}
+    for path in leases(folder):
+        with suppress(FileNotFoundError):  # it ended while we looked at it
+            found[path] = path.read_bytes()
+    return found
+
+
+def _is_alone(path: Path, judged: dict[Path, bytes]) -> bool:
+    """Tell whether every other lease is one of ``judged``, unchanged.
+
+    Numbers come back once a lease has ended. So between judging and creating, others may have come and gone, and a
+    new one may stand under an old number; then both step back.
+    """
+    others = {other: content for other, content in _read(path.parent).items() if other != path}
+    return all(judged.get(other) == content for other, content in others.items())
 
 
 def _place() -> str:
@@ -136,6 +168,8 @@ def _beat(path: Path, descriptor: int, over: threading.Event) -> None:
         beat += 1
         with suppress(OSError):  # a disk that cannot be written for a moment
             _sign(descriptor, beat)
-        if not _is_mine(path, descriptor) and not over.is_set():
+        if _is_mine(path, descriptor) or over.wait(1):  # another may have created a lease, and be stepping back
+            continue
+        if not _is_mine(path, descriptor):
             print(f"skipseg: another worker took over {path.parent}; this one ends", file=sys.stderr, flush=True)
             os._exit(1)

@@ -102,7 +102,10 @@ def first_rank(settings: TrainSettings, environment: Mapping[str, str] = os.envi
 
 @dataclass(eq=False)
 class RankEnvironment(ClusterEnvironment):
-    """Tells Lightning what :class:`Rank` knows, and that it has no process to start."""
+    """Tells Lightning what :class:`Rank` knows, and that it has no process to start.
+
+    Without it, Lightning would find a SLURM job or an MPI run around it, and take its tasks for those of the training.
+    """
 
     rank: Rank = field(default_factory=Rank)
 

@@ -223,7 +223,7 @@ def build_trainer(settings: TrainSettings, callbacks: Sequence[pl.Callback], ran
         gradient_clip_val=settings.optim.clip_norm or None,
         deterministic="warn" if settings.deterministic and cuda else settings.deterministic,
         callbacks=[*callbacks, EndTogether(rank)] if several else list(callbacks),
-        plugins=[SafeCheckpointIO(), RankEnvironment(rank)] if several else [SafeCheckpointIO()],
+        plugins=[SafeCheckpointIO(), RankEnvironment(rank)],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -26,8 +26,8 @@ assert lines[0] == "#!/bin/sh" and options["partition"] == "gpu", lines
 last = int(re.fullmatch(r"1-(\\d+)%1", options["array"])[1])
 for task in range(1, last + 1):
     with open(options["output"].replace("%a", str(task)), "a") as log:
-        subprocess.run([script_shell := "/bin/sh", script], env={{"SLURM_ARRAY_TASK_ID": str(task), **{kept}}},
-                       cwd="/", stdout=log, stderr=log)
+        told = dict(SLURM_ARRAY_TASK_ID=str(task), SLURM_NTASKS="2", SLURM_JOB_NAME="skipseg", SLURM_JOB_ID="4711")
+        subprocess.run(["/bin/sh", script], env=told | {kept}, cwd="/", stdout=log, stderr=log)
 print("4711;cluster")
 """
 

@@ -19,7 +19,7 @@ def add_noise(images: Tensor, level: float, seed: int = 0) -> Tensor:
     """Add white Gaussian noise.
 
     Args:
-        images: Shape ``(B, C, *S)``.
+        images: Of shape ``(B, C, *S)``.
         level: Its standard deviation, in standard deviations of ``images``.
         seed: Source of the noise.
     """
@@ -31,7 +31,7 @@ def blur(images: Tensor, sigma: float) -> Tensor:
     """Smooth by a Gaussian, cut at three ``sigma``, borders repeated.
 
     Args:
-        images: Shape ``(B, C, *S)``.
+        images: Of shape ``(B, C, *S)``.
         sigma: Its standard deviation in voxels.
 
     Examples:
@@ -71,7 +71,7 @@ def bias_field(images: Tensor, factor: float, seed: int = 0) -> Tensor:
     image and channel.
 
     Args:
-        images: Shape ``(B, C, *S)``.
+        images: Of shape ``(B, C, *S)``.
         factor: Largest factor of the field, above 1.
         seed: Source of the fields, one an image.
     """

@@ -62,7 +62,7 @@ def _judge(found: Found, grid: Any) -> Findings:
         readouts=[
             below(
                 "sigmoid, plain: decades a layer",
-                "below -0.5 (-0.87 in the pilot)",
+                "below -0.5 (-0.87 in a pilot)",
                 slopes("sigmoid", "torch", "none"),
                 -0.5,
             ),

@@ -56,7 +56,7 @@ def _judge(found: Found, grid: Any) -> Findings:
             above(f"{deep}, add: Dice", "above 0.6", dice[deep]["add"], 0.6),
             below(
                 f"{deep_sgd}, plain: log10 of learning rate times mean gradient, first layer",
-                "about -19 (-18.5 in the pilot)",
+                "about -19 (-18.5 in a pilot)",
                 step[deep_sgd]["none"],
                 -15.0,
             ),

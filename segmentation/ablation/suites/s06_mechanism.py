@@ -46,9 +46,9 @@ def _judge(found: Found, grid: Any) -> Findings:
                 0.0,
             ),
             above(
-                "batch norm: information only minus zeros", "about +0.39 in the pilot", information, 0.0, decides=False
+                "batch norm: information only minus zeros", "about +0.39 in a pilot", information, 0.0, decides=False
             ),
-            above("batch norm: gradient only minus zeros", "about +0.09 in the pilot", gradient, 0.0, decides=False),
+            above("batch norm: gradient only minus zeros", "about +0.09 in a pilot", gradient, 0.0, decides=False),
             above(
                 "batch norm: dup minus zeros",
                 "about 0: parameters alone",
@@ -58,14 +58,14 @@ def _judge(found: Found, grid: Any) -> Findings:
             ),
             above(
                 "no norm: gradient only minus zeros",
-                "about +0.35 in the pilot",
+                "about +0.35 in a pilot",
                 gain(bare["gradient only"], bare["zeros"]),
                 0.0,
                 decides=False,
             ),
             above(
                 "no norm: both minus information only",
-                "about +0.2 in the pilot",
+                "about +0.2 in a pilot",
                 gain(bare["both"], bare["information only"]),
                 0.0,
                 decides=False,

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from segmentation.ablation.suites.bench import train_and_score
-from segmentation.ablation.suites.suite import Cell, Findings, Found, Suite, above, below, gain, replicates
+from segmentation.ablation.suites.suite import Cell, Findings, Found, Suite, Table, above, below, gain, replicates
 from segmentation.ablation.suites.views import table_of
 from segmentation.figures import Figure, Series
 from segmentation.statistics import mean_ci
@@ -25,8 +25,8 @@ def _cells(grid: Any) -> list[dict[str, Any]]:
             "of": [_row(norm, convs), short],
         }
         for seed in range(grid["seeds"])
-        for convs in sorted(grid["convs"], reverse=True)
         for norm in NORMS
+        for convs in grid["convs"]
         for short in SHORTS
     ]
 
@@ -54,24 +54,27 @@ def _judge(found: Found, grid: Any) -> Findings:
 
     change = f"{deep} minus {shallow} convolutions a block"
     batch, bare = NORMS
+    shallow_gain = gain(dice[_row(batch, shallow)]["add"], dice[_row(batch, shallow)]["none"])
     return Findings(
         readouts=[
             below(f"batch norm: Dice, {change}, plain less add", "below 0", interaction(batch), 0.0),
-            below(f"batch norm, plain: Dice, {change}", "below 0: .90 to .68-.79 in the pilot",
+            below(f"batch norm, plain: Dice, {change}", "below 0: .90 to .68-.79 in a pilot",
                   deepened(dice, batch, "none"), 0.0, decides=False),
-            above(f"batch norm, add: Dice, {change}", "above -0.05: stays at .90 in the pilot",
+            above(f"batch norm, add: Dice, {change}", "above -0.05: stays at .90 in a pilot",
                   deepened(dice, batch, "add"), -0.05, decides=False),
             above(f"batch norm, dense: Dice, {change}", "above -0.05",
                   deepened(dice, batch, "dense"), -0.05, decides=False),
             above(f"batch norm, plain: training loss, {change}", "above 0: degradation, not overfitting",
                   deepened(loss, batch, "none"), 0.0, decides=False),
+            below(f"batch norm: Dice, {shallow} convolutions a block, add minus plain",
+                  "below 0.02: no gain where a plain network learns", shallow_gain, 0.02, decides=False),
             below(f"no norm: Dice, {change}, plain less add", "below 0", interaction(bare), 0.0, decides=False),
         ],
         reading=[
             f"A U-Net of depth 3 has {7 * shallow} convolutions in its blocks at {shallow} a block and {7 * deep} at "
             f"{deep}. Long skips are by concat throughout. The number that decides is an interaction: what depth does "
             "to the plain network, less what it does to the one with additive short skips. Degradation means that the "
-            "training loss rises too (He et al. 2016, arXiv:1603.05027): a deeper network could copy a shallower one, "
+            "training loss rises too (He et al. 2016, arXiv:1512.03385): a deeper network could copy a shallower one, "
             "so that more capacity cannot be the cause.",
             "All have the same number of steps and one learning rate. That speaks of training as it is usually done "
             "in a short time, not of what a deep plain network could reach with another schedule. Deeper networks have "
@@ -83,9 +86,15 @@ def _judge(found: Found, grid: Any) -> Findings:
         tables=[
             table_of(dice, "Mean Dice with 95 % interval over replicates"),
             table_of(loss, "Training loss, last 20 steps"),
-            table_of(replicates(found, "parameters"), "Parameters"),
+            _parameters(replicates(found, "parameters")),
         ],
     )  # fmt: skip
+
+
+def _parameters(values: Values) -> Table:
+    """Parameters of every network, which all replicates share."""
+    rows = [[row, *(by_short[short][0] for short in SHORTS)] for row, by_short in values.items()]
+    return Table("Parameters", ["", *SHORTS], rows)
 
 
 def _figure(values: Values, convs: Sequence[int], norm: str, label: str) -> Figure:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ NETWORK: dict[str, Any] = {"width": 6, "depth": 3, "convs": 6}
 """42 convolutions in its blocks."""
 SNAPSHOTS = 10
 LEAST_RATIO = 3.0
+HIGHEST_RISE = 1e6
+"""A loss that overflows counts as this."""
 HESSIAN_IMAGES, SURVEY_IMAGES = 8, 16
 GROUP = "42 convolutions"
 
@@ -67,7 +70,7 @@ def _run(cell: Cell) -> dict[str, Any]:
         "lambda_max": curvature.largest,
         "trace": curvature.trace,
         "ratio": curvature.ratio,
-        "rise": found.spread()["rise_half"]["median"],
+        "rise": min(found.spread()["rise_half"]["median"], HIGHEST_RISE),
         "loss": mean(losses[-10:]),
         "centre": found.centre,
         "dice": mean(dice_of(network, data.test_images, data.test_labels)),
@@ -95,12 +98,12 @@ def _judge(found: Found, grid: Any) -> Findings:
     return Findings(
         readouts=[
             _typical_ratio(add_decades),
-            above("lambda_max: log10 of plain over add", "above 0 (about 1.1 in the pilot)", add_decades, 0.0),
-            above("lambda_max: log10 of plain over dense", "above 0 (about 1.1 in the pilot)",
+            above("lambda_max: log10 of plain over add", "above 0 (about 1.1 in a pilot)", add_decades, 0.0),
+            above("lambda_max: log10 of plain over dense", "above 0 (about 1.1 in a pilot)",
                   _decades(sharpness, plain, dense), 0.0, decides=False),
             above("Rise of the loss at distance 0.5, plain minus add", "above 0, if it tells them apart",
                   gain(values["rise"][GROUP][plain], values["rise"][GROUP][add]), 0.0, decides=False),
-            above("|lambda_min / lambda_max|, plain minus add", "did not tell them apart in the pilot",
+            above("|lambda_min / lambda_max|, plain minus add", "above 0, if it tells them apart (not in a pilot)",
                   gain(values["ratio"][GROUP][plain], values["ratio"][GROUP][add]), 0.0, decides=False),
             above("Training loss after equal steps, plain minus add", "above 0: they stand at different heights",
                   gain(values["loss"][GROUP][plain], values["loss"][GROUP][add]), 0.0, decides=False),
@@ -110,10 +113,11 @@ def _judge(found: Found, grid: Any) -> Findings:
             "planes follow Li et al. 2018 (arXiv:1712.09913), with filter-normalised directions, in evaluation mode, "
             f"on {SURVEY_IMAGES} training images. Rises are medians over {grid['pairs']} pairs of directions.",
             f"All are compared after equal steps, and stand at different losses then: plain {loss[plain]:.3f}, add "
-            f"{loss[add]:.3f}, dense {loss[dense]:.3f} on average. A network that fits better stands elsewhere, so that "
-            "part of the difference in curvature can be a difference in fit. Batch norm makes the loss smoother too, "
-            "and all three have it. A plane shows two of very many dimensions; mind the axis before believing a "
-            "picture. The path of a training lies in its own plane, where any path looks straight.",
+            f"{loss[add]:.3f}, dense {loss[dense]:.3f} on average. A network that fits better stands elsewhere, so "
+            "that part of the difference in curvature can be a difference in fit. Batch norm is there in all three; it "
+            "smooths the loss by itself (Santurkar et al. 2018, arXiv:1805.11604). A plane shows two of very many "
+            "dimensions; mind the axis before believing a picture. The path of a training lies in its own plane, where "
+            "any path looks straight.",
         ],
         figures=[
             bars_of({GROUP: {name: np.log10(each).tolist() for name, each in sharpness.items()}},
@@ -136,11 +140,11 @@ def _decades(values: Mapping[str, Sequence[float]], a: str, b: str) -> list[floa
 
 
 def _typical_ratio(decades: Sequence[float]) -> Readout:
-    """Median ratio over replicates with its range; a single replicate leaves it open."""
-    median, low, high = (10 ** float(f(decades)) for f in (np.median, np.min, np.max))
+    """Median ratio over replicates; a single replicate leaves it open."""
+    median = 10 ** float(np.median(decades))
     met = None if len(decades) < 2 else median >= LEAST_RATIO
-    name = "lambda_max: median of plain over add, with the range over replicates"
-    return Readout(name, f"at least {LEAST_RATIO:g} (10 to 20 in the pilot)", median, low, high, met)
+    name = "lambda_max: plain over add, median over replicates"
+    return Readout(name, f"at least {LEAST_RATIO:g} (10 to 20 in a pilot)", median, met=met)
 
 
 def _by_measure(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,10 +174,7 @@ def _scatter(sharpness: Mapping[str, Sequence[float]], loss: Mapping[str, Sequen
 def _closeups(found: Found) -> list[Figure]:
     """Lines, planes and paths of the first replicate, each kind side by side."""
     drawn = [(cell["of"][1], [Figure.from_plain(each) for each in r["figures"]]) for cell, r in found if r["figures"]]
-    named = [
-        (f"{name}: {figure.title}", figure) for kind in range(3) for name, each in drawn for figure in [each[kind]]
-    ]
-    return [Figure.from_plain(figure.to_plain() | {"title": title}) for title, figure in named]
+    return [replace(each[kind], title=f"{name}: {each[kind].title}") for kind in range(3) for name, each in drawn]
 
 
 SUITE = Suite(
@@ -186,7 +187,7 @@ SUITE = Suite(
         "whole 95 % interval of the log ratio over replicates."
     ),
     grid={
-        "smoke": {"seeds": 1, "steps": 38, "pairs": 1, "points": 5, "closeup": 9, "samples": 2},
+        "smoke": {"seeds": 1, "steps": 38, "pairs": 1, "points": 5, "closeup": 5, "samples": 2},
         "cpu": {"seeds": 5, "steps": 150, "pairs": 5, "points": 11, "closeup": 21, "samples": 10},
         "gpu": {"seeds": 10, "steps": 1000, "pairs": 10, "points": 21, "closeup": 51, "samples": 30},
     },

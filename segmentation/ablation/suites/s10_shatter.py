@@ -56,7 +56,7 @@ def _cells(grid: Any) -> list[dict[str, Any]]:
     return [
         {"length": length, "seed": seed, "of": [_row(length), short]}
         for seed in range(grid["seeds"])
-        for length in sorted(grid["lengths"], reverse=True)
+        for length in grid["lengths"]
         for short in SHORTS
     ]
 
@@ -80,10 +80,10 @@ def _run(cell: Cell) -> dict[str, Any]:
 
 def _judge(found: Found, grid: Any) -> Findings:
     lag = replicates(found, "lag")
-    lengths = sorted(grid["lengths"])
+    lengths = grid["lengths"]
     deep = [length for length in lengths if length >= 24]
     add, scaled = list(SHORTS)[1:]
-    pilot = {24: " (.16, .38 and .63 in the pilot)", 50: " (.27, .34 and .71 in the pilot)"}
+    pilot = {24: " (.16, .38 and .63 in a pilot)", 50: " (.27, .34 and .71 in a pilot)"}
 
     def more(short: str, length: int) -> list[float]:
         """R at the lag with a short skip less R of the plain network; one value a replicate."""
@@ -106,6 +106,7 @@ def _judge(found: Found, grid: Any) -> Findings:
             "A gradient can be of good size and still be noise, which s01 does not see. The size of the steps between "
             "points sets the scale, so that values compare within this line only. A finite line bends the estimate: "
             "its mean is taken off, which alone pushes long lags below 0.",
+            _spread(deep[0], more(add, deep[0])),
         ],
         figures=[
             _depth_figure(lag, lengths),
@@ -114,6 +115,18 @@ def _judge(found: Found, grid: Any) -> Findings:
         ],
         tables=[table_of(lag, f"R_{LAG} with 95 % interval over replicates")],
     )  # fmt: skip
+
+
+def _spread(length: int, gains: Sequence[float]) -> str:
+    """How much a single network tells."""
+    if len(gains) < 2:
+        return f"There is one network of {length} layers, whose gain says nothing about others."
+    deviation = float(np.std(gains, ddof=1))
+    return (
+        f"Networks differ: with {_row(length)} the gain of add over plain is {np.mean(gains):.2f} on average over "
+        f"{len(gains)} replicates, with a standard deviation of {deviation:.2f} from one to the next. A mean of that "
+        f"many has a standard error of {deviation / math.sqrt(len(gains)):.2f}: a gain of that size stays open."
+    )
 
 
 def _depth_figure(lag: Curves, lengths: Sequence[int]) -> Figure:

@@ -87,7 +87,7 @@ def _judge(found: Found, grid: Any) -> Findings:
             "that of a disc with the area where the field exceeds 0.0455 of its largest value. Ratios are geometric "
             "means over replicates; one above 1 says that long skips draw weight to the middle. The theoretical "
             f"field, which long skips leave as it is, is in the table; what reaches beyond the {SIZE} pixels of an "
-            "image is cut off.",
+            f"image is cut off, and a radius of {SIZE / math.pi**0.5:.1f} is the whole image.",
             "A sharp middle on top of a broad field is the picture of the claim: detail and context. The radius "
             "follows the largest value and so shrinks when a peak grows, even where the broad part stays as it was; "
             "the profile shows both. Each profile is divided by its own largest value.",

@@ -15,7 +15,7 @@ def scores(networks: int, seed: int, network_sd: float = 0.01, cases: int = 24) 
 
 def made_up(rejected: list[int], splits: int = 20) -> tuple[list[Any], dict[str, Any]]:
     """Pools with so many rejections each."""
-    grid = SUITE.grid["cpu"] | {"pools": len(rejected)}
+    grid = {**SUITE.grid["cpu"], "pools": len(rejected)}
     found: list[Any] = []
     for cell, count in zip(SUITE.cells(grid), rejected, strict=True):
         result: dict[str, Any] = {rule: [i < count for i in range(splits)] for rule in RULES}
@@ -39,11 +39,26 @@ def test_binomial_interval_counts_one_split_a_pool():
     assert not found.decides
 
 
+def test_each_pool_has_its_row():
+    (table,) = SUITE.judge(*made_up([2, 5])).tables
+    assert [row[4] for row in table.rows] == [0.1, 0.25]
+
+
 def test_controls_decide_nothing():
     found, grid = made_up([0] * 20)
     for _, result in found:
         result |= {"sign flip": [True] * 20, "one seed": [True] * 5}
-    assert SUITE.judge(found, grid).verdict == "pass"
+    findings = SUITE.judge(found, grid)
+    assert findings.verdict == "pass"
+    assert [each.met for each in findings.readouts if not each.decides][1:] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("rejected", "words"),
+    [([0, 1] * 10, "fewer differences"), ([0, 2] * 10, "agrees with"), ([3, 4] * 10, "more differences")],
+)
+def test_reading_compares_with_the_nominal_rate(rejected: list[int], words: str):
+    assert words in SUITE.judge(*made_up(rejected)).reading[-1]
 
 
 def test_networks_of_equal_luck_are_seldom_called_different_and_unequal_halves_always():

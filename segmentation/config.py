@@ -32,6 +32,8 @@ Place = Literal["encoder", "bottleneck", "decoder"]
 Activation = Literal["relu", "leaky_relu", "prelu", "elu", "gelu", "silu", "tanh", "sigmoid", "identity"]
 Norm = Literal["none", "batch", "instance", "group", "layer"]
 Init = Literal["he", "xavier", "orthogonal", "torch"]
+ADDITIVE: tuple[ShortSkip, ...] = ("add", "scaled_add", "gated_add")
+"""Short skips whose two maps must have one shape."""
 WHOLE_DECODER = ("nested", "fullscale")
 """Long skips that wire the whole decoder, so that a single level cannot have them alone."""
 Repair = Literal["gaps", "duplicates", "spacing", "tilt"]
@@ -342,6 +344,10 @@ class TrainSettings:
         require_positive(self, "epochs", "steps_per_epoch", "tolerance_mm", "devices", "nodes")
         require(self.folds == 0 or self.folds >= 2, f"folds must be 0 or at least 2, got {self.folds}")
         require(self.fold >= 0, f"fold must be at least 0, got {self.fold}")
+        for name in ("seed", "split_seed"):
+            require(0 <= getattr(self, name) < 2**32, f"{name} must be in [0, 2**32), got {getattr(self, name)}")
+        alone = self.network.long_skip_placebo == "shuffle" and self.data.batch_size == 1
+        require(not alone, "long_skip_placebo shuffle needs another image in the batch, got data.batch_size 1")
         require(self.threads >= 0, f"threads must be at least 0, got {self.threads}")
 
 

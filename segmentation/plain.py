@@ -1,5 +1,6 @@
 """Settings as plain data, and back: what YAML and JSON files hold. Standard library and jsonargparse only."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
@@ -92,6 +93,9 @@ def from_plain(kind: type[Settings], plain: Mapping[str, Any]) -> Settings:
     from jsonargparse import ArgumentError
 
     parser = _parser(kind)
+    for name, value in flatten(nest(plain)):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise SkipSegError(f"{name} must be a finite number, got {value}")
     try:
         return kind(**vars(parser.instantiate(parser.parse_object(nest(plain)))))
     except (ArgumentError, TypeError) as error:

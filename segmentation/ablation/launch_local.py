@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from segmentation.ablation.forkserver import start_forkserver
 from segmentation.ablation.ledger import fail
 from segmentation.ablation.work import failure, progress, work
 from segmentation.config import AblateSettings
@@ -34,9 +35,7 @@ def launch_local(folders: Sequence[Path], settings: AblateSettings, total: int) 
     Returns:
         One line for each run that failed.
     """
-    context = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
-    if sys.platform != "win32":
-        context.set_forkserver_preload(["segmentation.ablation.work", "albumentations"])
+    context = start_forkserver(["segmentation.ablation.work", "albumentations"])
     workers = settings.workers or _cores()
     waiting, failed, starts = list(folders), list[str](), Counter[Path]()
     running: dict[Path, BaseProcess] = {}

@@ -15,6 +15,7 @@ import yaml
 
 from segmentation import SkipSegError
 from segmentation.config import TrainSettings, require
+from segmentation.model.canonical import canonical
 from segmentation.model.presets import with_preset
 from segmentation.plain import flatten, from_plain, nest
 from segmentation.training.job import Job, make_job, open_source
@@ -69,6 +70,9 @@ class StudySettings:
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
         require(bool(self.conditions) != bool(self.grid), "a study needs either conditions or a grid")
+        for name in self.conditions:
+            fits = isinstance(name, str) and bool(name.strip())
+            require(fits, f"a condition's name must be text, got {name!r}; put numbers in quotes")
         cells = math.prod(map(len, self.grid.values()))
         require(cells >= 1, "each setting of a grid needs at least one value")
         require(cells == 1 or cells == len(self.all_conditions()), f"the grid names a value twice: {self.grid}")
@@ -87,8 +91,12 @@ class StudySettings:
             values = getattr(self, name)
             distinct = values is None or (values and len(set(values)) == len(values))
             require(bool(distinct), f"{name} must name each number once, and at least one, got {values}")
-        require(0 < self.alpha < 1, f"alpha must be in (0, 1), got {self.alpha}")
-        require(self.margin > 0, f"margin must be greater than 0, got {self.margin}")
+        require(min(self.seeds) >= 0 and max(self.seeds) < 2**32, f"seeds must be in [0, 2**32), got {self.seeds}")
+        require(0 < self.alpha < 0.5, f"alpha must be in (0, 0.5), got {self.alpha}")
+        share = self.primary_metric in ("dice", "iou", "sensitivity", "precision", "nsd")
+        most = 1.0 if share else math.inf
+        fits = 0 < self.margin < most
+        require(fits, f"margin of {self.primary_metric} must be in (0, {most:g}), got {self.margin}")
 
     def all_conditions(self) -> dict[str, dict[str, Any]]:
         """Condition name to its settings, the grid written out.
@@ -189,6 +197,8 @@ def decide_conditions(study: StudySettings, out: Path, cache: Path | None) -> di
         try:
             settings = _settings(study, conditions[name], out, cache)
             if name == reference:  # its own budget is what the others meet
+                own = dict(flatten(nest(conditions[name]))).get("network.budget_match", "none")
+                require(own == "none", "it is what the others are matched to; name another one by match_to")
                 settings = replace(settings, network=replace(settings.network, budget_match="none"))
             jobs[name] = make_job(settings, source, jobs.get(reference))
         except SkipSegError as error:
@@ -197,10 +207,20 @@ def decide_conditions(study: StudySettings, out: Path, cache: Path | None) -> di
             raise SkipSegError(f"condition {name!r} splits the patients otherwise; only runs on equal folds compare")
     known: dict[str, str] = {}
     for name in conditions:
-        same = known.setdefault(jobs[name].identity, name)
+        same = known.setdefault(_effective(jobs[name]).identity, name)
         if same != name:
-            raise SkipSegError(f"conditions {same!r} and {name!r} are the same training; let them differ, or drop one")
+            raise SkipSegError(
+                f"conditions {same!r} and {name!r} are the same training: no setting in which they differ has an "
+                "effect; let them differ, or drop one"
+            )
     return {name: jobs[name] for name in conditions}
+
+
+def _effective(job: Job) -> Job:
+    """The same training, with its network written in one way."""
+    network = canonical(job.settings.network)
+    architecture = replace(job.architecture, settings=network)
+    return replace(job, settings=replace(job.settings, network=network), architecture=architecture)
 
 
 def _settings(study: StudySettings, overrides: Mapping[str, Any], out: Path, cache: Path | None) -> TrainSettings:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from segmentation.config import NetworkSettings, ShortSkip
+from segmentation.config import ADDITIVE, NetworkSettings, ShortSkip
 from segmentation.model.init import init_parameters
-from segmentation.model.skips import ADDITIVE, ShortJoin
+from segmentation.model.skips import ShortJoin
 from segmentation.model.units import CONV, AveragePool, ConvUnit
 
 BOTTLENECK_UNITS = 3

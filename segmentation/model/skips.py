@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from segmentation.config import LongSkip, NetworkSettings, Placebo, ShortSkip
 from segmentation.model.gates import AttentionGate, HighwayGate, ResPath, ScalarGate, SqueezeExcitation
 
-ADDITIVE: tuple[ShortSkip, ...] = ("add", "scaled_add", "gated_add")
-"""Short skips whose two maps must have one shape."""
 _STACK: tuple[LongSkip, ...] = ("concat", "gated", "se", "respath")
 _JOIN: dict[LongSkip, Callable[[Tensor, Tensor], Tensor]] = {
     "add": torch.add,

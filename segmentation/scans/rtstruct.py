@@ -96,7 +96,7 @@ def fill_even_odd(polygons: Sequence[NDArray[np.float64]], shape: tuple[int, ...
         for (i0, j0), (i1, j1) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
             lines = np.arange(max(np.ceil(min(j0, j1)), 0), min(np.ceil(max(j0, j1)), shape[1]), dtype=np.int64)
             if lines.size:  # never for an edge along the lines, whose ends are equal
-                crossings = i0 + (lines - j0) * ((i1 - i0) / (j1 - j0))
+                crossings = i0 + (lines - j0) / (j1 - j0) * (i1 - i0)
                 toggles[np.ceil(crossings).clip(0, shape[0]).astype(np.int64), lines] += 1
     return toggles[:-1].cumsum(axis=0) % 2 == 1
 

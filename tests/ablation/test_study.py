@@ -99,7 +99,7 @@ def test_dotted_and_nested_settings_mean_the_same(tmp_path, pictures, write_stud
         ({"seeds": [1, 1]}, "seeds must name each number once"),
         ({"folds": []}, "folds must name each number once"),
         ({"alpha": 1.0}, "alpha must be in"),
-        ({"margin": 0.0}, "margin must be greater than 0"),
+        ({"margin": 0.0}, "margin of dice must be in"),
         ({"margin": "wide"}, "margin"),
         ({"primary_metric": "accuracy"}, "accuracy"),
         ({"conditions": {"a": {"seed": 3}}}, "a sets seed, which the study decides"),
@@ -270,3 +270,40 @@ def test_frozen_widths_are_not_solved_again(matched, tmp_path):
     open_run(tmp_path / "run", job)
     again = make_job(read_config(tmp_path / "run" / "config.yaml"))
     assert (again.identity, again.cost) == (job.identity, job.cost)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"conditions": {"a": {}, 1: {"epochs": 9}}}, "a condition's name must be text, got 1; put numbers in quotes"),
+        ({"seeds": [-1]}, r"seeds must be in \[0, 2\*\*32\), got \[-1\]"),
+        ({"margin": 5.0}, r"margin of dice must be in \(0, 1\), got 5.0"),
+        ({"alpha": 0.9}, r"alpha must be in \(0, 0.5\), got 0.9"),
+    ],
+)
+def test_nonsense_is_refused_before_anything_is_registered(changes, message):
+    given = {"name": "s", "dataset": Path("d"), "conditions": {"a": {}, "b": {"epochs": 9}}, **changes}
+    with pytest.raises(SkipSegError, match=message):
+        StudySettings(**given)
+
+
+def test_conditions_that_differ_in_what_has_no_effect_are_refused(tmp_path, pictures, write_study):
+    none, placebo = {"network.long_skip": "none"}, {"network.long_skip": "none", "network.long_skip_placebo": "zeros"}
+    path = write_study(tmp_path, pictures, conditions={"none": none, "placebo": placebo})
+    with pytest.raises(
+        SkipSegError, match="'none' and 'placebo' are the same training: no setting in which they differ"
+    ):
+        runs_of(path, tmp_path / "out")
+
+
+def test_reference_of_a_budget_cannot_match_itself(tmp_path, pictures, write_study):
+    none = {"network.long_skip": "none", "network.budget_match": "params"}
+    path = write_study(tmp_path, pictures, conditions={"none": none, "concat": {}})
+    with pytest.raises(SkipSegError, match="it is what the others are matched to; name another one by match_to"):
+        runs_of(path, tmp_path / "out")
+
+
+def test_infinite_settings_are_refused(tmp_path, pictures, write_study):
+    path = write_study(tmp_path, pictures, conditions={"a": {}, "b": {"network.gain": float("inf")}})
+    with pytest.raises(SkipSegError, match="gain must be a finite number, got inf"):
+        runs_of(path, tmp_path / "out")

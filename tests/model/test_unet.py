@@ -184,7 +184,7 @@ def test_parameter_counts_are_golden(long, short, two, three):
         # two convolutions 8 to 4 and one 4 to 1; 16 to 8 and 8 to 1
         ("gated", "concat", 2 * (8 * 4 + 4) + 4 + 1 + 2 * (16 * 8 + 8) + 8 + 1),
         # one hidden channel each
-        ("se", "concat", (8 + 1 + 8 + 8) + (16 + 1 + 16 + 16)),
+        ("se", "concat", (4 * 8 + 4 + 8 * 4 + 8) + (4 * 16 + 4 + 16 * 4 + 16)),
         # two links at level 0, one at level 1: unit 3x3 with scale and shift, shortcut 1x1 with bias
         ("respath", "concat", 2 * (8 * 8 * 9 + 16 + 8 * 8 + 8) + (16 * 16 * 9 + 32 + 16 * 16 + 16)),
         # one node X[0][1]: up 16 to 8, units 16 to 8 and 8 to 8; and 8 more channels into X[0][2]

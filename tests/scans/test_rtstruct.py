@@ -21,7 +21,7 @@ def is_inside(point: tuple[int, int], polygon: Sequence[tuple[float, float]]) ->
     crossings = 0
     for (i0, j0), (i1, j1) in zip(polygon, [*polygon[1:], polygon[0]], strict=True):
         if (j0 <= point[1]) != (j1 <= point[1]):
-            crossings += i0 + (point[1] - j0) * ((i1 - i0) / (j1 - j0)) <= point[0]
+            crossings += i0 + (point[1] - j0) / (j1 - j0) * (i1 - i0) <= point[0]
     return crossings % 2 == 1
 
 

@@ -3,7 +3,6 @@
 import importlib
 import multiprocessing
 import os
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from segmentation import SkipSegError
+from segmentation.ablation.forkserver import start_forkserver
 from segmentation.ablation.suites.suite import Found
 from segmentation.figures import plain_numbers
 from segmentation.runs import content_hash, read_json, write_json
@@ -49,9 +49,7 @@ def work_through(
 
 def _do(module: str, missing: Sequence[tuple[Mapping[str, Any], Path]], workers: int, title: str, total: int) -> None:
     """Run the missing cells in a pool and write each result as it comes."""
-    context = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
-    if sys.platform != "win32":
-        context.set_forkserver_preload(["segmentation.ablation.suites.bench"])
+    context = start_forkserver(["segmentation.ablation.suites.bench"])
     with (
         ProcessPoolExecutor(workers, context, _one_thread, (os.getpid(),)) as pool,
         tqdm(total=total, initial=total - len(missing), desc=title, unit="cell", disable=None) as bar,

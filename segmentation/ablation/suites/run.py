@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ def find_suites(name: str, size: str, with_data: bool = False) -> list[tuple[str
     module, suite = load_suite(known)
     if size not in suite.grid:
         raise SkipSegError(f"{suite.name} runs at size {', '.join(suite.grid)}, not {size}")
+    if with_data and suite.study is None:
+        raise SkipSegError(f"{suite.name} draws its own data; leave out --dataset")
     return [(module, suite)]
 
 
@@ -97,9 +100,18 @@ def _freeze(protocol: dict[str, Any], folder: Path) -> None:
     """
     path = folder / "protocol.json"
     if path.exists():
-        if read_json(path) != protocol:
-            raise SkipSegError(f"{folder} holds a suite with another claim, grid or rule; choose another folder")
+        known = read_json(path)
+        if known != protocol:
+            raise SkipSegError(f"{folder} holds {_what(known, protocol)}; choose another folder")
         return
     if folder.exists() and any(not is_draft(item) and item.name != ".lock" for item in folder.iterdir()):
         raise SkipSegError(f"{folder} exists and is not a suite; choose another folder")
     write_json(path, protocol)
+
+
+def _what(known: Mapping[str, Any], protocol: Mapping[str, Any]) -> str:
+    """Say what stands in a folder, that is not the suite with ``protocol``."""
+    if "suite" not in known:
+        return "a study"
+    same = known["suite"] == protocol["suite"] and known["size"] == protocol["size"]
+    return f"{known['suite']} at size {known['size']}{', with another claim, grid or rule' if same else ''}"

@@ -67,8 +67,19 @@ def test_result_is_written_and_a_rerun_gives_the_same(tmp_path, capsys):
 
 def test_folder_of_another_suite_is_refused(tmp_path):
     run_suites(SuiteSettings(name="s00", size="smoke", out=tmp_path))
-    with pytest.raises(SkipSegError, match="another claim, grid or rule"):
+    with pytest.raises(SkipSegError, match="holds s00-scalar-chain at size smoke; choose"):
         run_suites(SuiteSettings(name="s01", size="smoke", out=tmp_path))
+
+
+def test_dataset_for_a_suite_without_data_is_refused(tmp_path):
+    with pytest.raises(SkipSegError, match="leave out --dataset"):
+        run_suites(SuiteSettings(name="s00", size="smoke", out=tmp_path / "out", dataset=tmp_path))
+
+
+def test_folder_of_a_study_is_refused(tmp_path):
+    write_json(tmp_path / "protocol.json", {"name": "mine"})
+    with pytest.raises(SkipSegError, match="holds a study; choose another folder"):
+        run_suites(SuiteSettings(name="s00", size="smoke", out=tmp_path))
 
 
 def test_folder_of_something_else_is_refused(tmp_path):

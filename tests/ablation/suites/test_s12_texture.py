@@ -16,7 +16,7 @@ def made_up(easy_gain: float, hard_gain: float = 0.1) -> tuple[list[Any], dict[s
         jitter = 0.002 * (cell["seed"] - 3.5)
         off = [0.1 * abs(alpha - cell["alpha"]) for alpha in grid["alphas"]]
         dice = [0.8 + skip * (g + jitter) - o for g, o in zip(gains, off, strict=True)]
-        found.append((cell, {"dice": dice, "texture_kl": 1 - cell["alpha"]}))
+        found.append((cell, {"dice": dice, "texture_kl": 1 - cell["alpha"], "ceiling": 0.79}))
     return found, grid
 
 
@@ -31,6 +31,12 @@ def test_the_hard_end_decides_nothing():
         assert findings.verdict == "pass"
         by_name = {each.name: each for each in findings.readouts}
         assert by_name["alpha 0.9: Dice, concat minus none"].value == pytest.approx(hard_gain, abs=1e-6)
+
+
+def test_none_is_compared_with_the_ceiling_of_its_bottleneck():
+    found = SUITE.judge(*made_up(0.0)).readouts[-1]
+    assert found.value == pytest.approx(0.01)
+    assert not found.decides
 
 
 def test_cross_is_by_training_and_testing():
@@ -60,4 +66,5 @@ def test_cell_is_tested_at_every_alpha(monkeypatch: pytest.MonkeyPatch):
     found = SUITE.run(cells[2])
     assert len(found["dice"]) == 2
     assert all(0 <= value <= 1 for value in found["dice"])
+    assert 0.5 < found["ceiling"] < 1
     assert found["texture_kl"] > 3 * SUITE.run(cells[5])["texture_kl"] > 0

@@ -1,0 +1,52 @@
+"""One way of writing each network: settings that change nothing take their default.
+
+Two conditions of a study whose canonical settings are equal would train the same network and find no difference.
+"""
+
+import re
+from dataclasses import fields, replace
+from typing import Any
+
+from segmentation.config import ADDITIVE, WHOLE_DECODER, NetworkSettings
+
+_DEFAULT = NetworkSettings()
+_IDLE_WITHOUT_LONG = [f.name for f in fields(NetworkSettings) if re.match(r"long_skip_(?!levels)", f.name)]
+
+
+def canonical(settings: NetworkSettings) -> NetworkSettings:
+    """Write a network in one way.
+
+    Args:
+        settings: With ``depth``, and ``width`` or ``widths``, set.
+
+    Returns:
+        Settings of the same network, in which what has no effect is at its default; ``preset`` and ``budget_match``,
+        which say where the others come from, are dropped.
+
+    Examples:
+        >>> a = NetworkSettings(depth=2, width=8, long_skip="none", long_skip_placebo="zeros")
+        >>> b = NetworkSettings(depth=2, width=8, long_skip_levels={0: "none", 1: "none"})
+        >>> canonical(a) == canonical(b)
+        True
+    """
+    levels = range(len(settings.channels()))
+    whole = settings.long_skip in WHOLE_DECODER
+    long = {level: settings.long_skip_at(level) for level in levels[:-1]}
+    short = {level: settings.short_skip_levels.get(level, settings.short_skip) for level in levels}
+    kinds = set(short.values()) if settings.short_skip_where else {"none"}
+    idle = list(_IDLE_WITHOUT_LONG) if set(long.values()) == {"none"} else []
+    idle += ["long_skip_permute"] if settings.long_skip_permute == list(levels[:-1]) else []
+    idle += [] if settings.long_skip_dropout else ["long_skip_dropout_mode"]
+    idle += ["short_skip_where"] if kinds == {"none"} else []
+    idle += [] if "scaled_add" in kinds else ["short_skip_scale", "short_skip_scale_learned"]
+    idle += [] if kinds & set(ADDITIVE) else ["short_skip_every", "zero_last"]
+    changes: dict[str, Any] = {
+        **{name: getattr(_DEFAULT, name) for name in ("preset", "budget_match", "width", "max_width", "convs", *idle)},
+        "widths": settings.channels(),
+        "convs_levels": {level: settings.convs_at(level) for level in levels},
+        "long_skip": settings.long_skip if whole else "none",
+        "long_skip_levels": {} if whole else long,
+        "short_skip": "none",
+        "short_skip_levels": {} if kinds == {"none"} else short,
+    }
+    return replace(settings, **changes)

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from segmentation.ablation.suites.bench import Pictures, dice_of, fit, make_network, make_pictures, mean
-from segmentation.ablation.suites.suite import Cell, Findings, Found, Suite, above, gain, replicates
+from segmentation.ablation.suites.bench import DEFAULTS, Pictures, dice_of, fit, make_network, make_pictures, mean
+from segmentation.ablation.suites.suite import Cell, Findings, Found, Suite, above, gain, replicates, within
 from segmentation.ablation.suites.tost import equivalent
 from segmentation.ablation.suites.views import bars_of, table_of
 from segmentation.figures import Figure, Series
+from segmentation.probes.ceiling import ceilings
 from segmentation.probes.complexity import texture_kl
 from segmentation.statistics import mean_ci
 
@@ -43,6 +44,7 @@ def _run(cell: Cell) -> dict[str, Any]:
     return {
         "dice": [mean(dice_of(network, test.test_images, test.test_labels)) for test in tests],
         "texture_kl": _texture(data),
+        "ceiling": _ceiling(data),
     }
 
 
@@ -52,12 +54,19 @@ def _texture(data: Pictures) -> float:
     return mean([texture_kl(image, labels == 1, labels >= 0) for image, labels in pairs])
 
 
+def _ceiling(data: Pictures) -> float:
+    """Mean Dice that the masks of some test images keep when they pass the size of the bottleneck."""
+    strides = [(2, 2)] * DEFAULTS["depth"]
+    return mean([float(ceilings(mask, strides, classes=2)[-1, 0]) for mask in data.test_labels[:MEASURED].numpy()])
+
+
 def _judge(found: Found, grid: Any) -> Findings:
     alphas: list[float] = grid["alphas"]
     crossed = {tested: replicates(_tested_at(found, index), "dice") for index, tested in enumerate(alphas)}
     own: ByAlphaAndArm = {_name(alpha): crossed[alpha][_name(alpha)] for alpha in alphas}
     easy, hard = own[_name(alphas[0])], own[_name(alphas[-1])]
     names = _name(alphas[0]), _name(alphas[-1])
+    ceiling = _measured(found, "ceiling")[names[0]]["all"]
     return Findings(
         readouts=[
             equivalent(f"{names[0]}: Dice, concat minus none", gain(easy["concat"], easy["none"]), MARGIN),
@@ -82,6 +91,14 @@ def _judge(found: Found, grid: Any) -> Findings:
                 0.0,
                 decides=False,
             ),
+            within(
+                f"{names[0]}: Dice of none minus that of the masks themselves at the resolution of the bottleneck",
+                "about 0 where the outline is what none loses",
+                gain(easy["none"], ceiling),
+                -0.05,
+                0.05,
+                decides=False,
+            ),
         ],
         reading=[
             "Alpha is the difficulty of the texture task: inside the structure a fine texture is blended with the "
@@ -93,7 +110,8 @@ def _judge(found: Found, grid: Any) -> Findings:
             "benefit of a skip on this task is made of two parts: finding the structure, which alpha makes harder, "
             "and drawing its outline through a map of an eighth of the resolution, which alpha does not change. A "
             "structure here is some ten pixels in radius, where the paper's images have 256 pixels along each axis, "
-            "so the second part is larger here. Parameters are not matched: gated has most, none fewest.",
+            "so the second part is larger here: the masks themselves, shrunk to the bottleneck and enlarged again, "
+            f"keep a Dice of {mean(ceiling):.3f}. Parameters are not matched: gated has most, none fewest.",
         ],
         figures=[
             _curve(alphas, own),
@@ -103,7 +121,7 @@ def _judge(found: Found, grid: Any) -> Findings:
         ],
         tables=[
             table_of(own, "Mean Dice with 95 % interval over replicates, trained and tested at the same alpha"),
-            table_of(_textures(found), "Divergence of local binary patterns inside and outside, nats"),
+            table_of(_measured(found, "texture_kl"), "Divergence of local binary patterns inside and outside, nats"),
         ],
     )
 
@@ -120,10 +138,10 @@ def _tested_at(found: Found, index: int) -> Found:
     ]
 
 
-def _textures(found: Found) -> ByAlphaAndArm:
-    """Texture divergence of the test images by alpha, one value a replicate."""
-    cells = [({"of": [_name(c["alpha"]), "divergence"], "seed": c["seed"]}, r) for c, r in found if c["arm"] == ARMS[0]]
-    return replicates(cells, "texture_kl")
+def _measured(found: Found, key: str) -> ByAlphaAndArm:
+    """A measure of the test images, which all arms share, by alpha: one value a replicate."""
+    cells = [({"of": [_name(c["alpha"]), "all"], "seed": c["seed"]}, r) for c, r in found if c["arm"] == ARMS[0]]
+    return replicates(cells, key)
 
 
 def _line(name: str, alphas: Sequence[float], values: Sequence[Sequence[float]]) -> Series:

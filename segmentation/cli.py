@@ -70,7 +70,9 @@ def _run(command: Command, settings: Any) -> int:
         return _complain(str(error), 1)
     except KeyboardInterrupt:
         return _complain(
-            "interrupted; give the same command again: prepare, train, ablate and suite continue where they stopped", 1
+            "interrupted; give the same command again: "
+            "prepare, train, probe, ablate and suite continue where they stopped",
+            1,
         )
     except BrokenPipeError:
         return 1

@@ -161,7 +161,8 @@ def test_status_is_the_commands(stub, capsys, status):
         (SkipSegError("two\nlines  of it"), "two lines of it"),
         (
             KeyboardInterrupt(),
-            "interrupted; give the same command again: prepare, train, ablate and suite continue where they stopped",
+            "interrupted; give the same command again: "
+            "prepare, train, probe, ablate and suite continue where they stopped",
         ),
         (OSError(errno.ENOSPC, "No space left on device", "runs/a"), "No space left on device: runs/a"),
         (OSError("odd"), "odd"),

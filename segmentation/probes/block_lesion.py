@@ -2,7 +2,7 @@
 
 A branch F (a convolution unit, or those that a short skip spans) is bypassed: with a short skip F = 0, so that an
 additive block passes x on; without one the branch becomes the identity, where input and output have one shape. The
-change is Dice(bypassed) - Dice(intact) of each held-out case.
+change is Dice(bypassed) - Dice(intact) of each held-out case: below 0 the bypass costs Dice.
 
 The profile of path lengths holds the forward pass fixed. The gradient of k random branches passes through F alone, of
 the others through the short skip alone: that is the gradient of one path of length k. Its mean norm at the image, times
@@ -19,14 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from segmentation.config import ADDITIVE
 from segmentation.figures import Figure, Series
 from segmentation.model.order import evaluating
-from segmentation.model.skips import ADDITIVE, ShortJoin
+from segmentation.model.skips import ShortJoin
 from segmentation.probes.context import Batch, LossFunction, NotMeasurableError, ProbeContext, ProbeResult
 from segmentation.probes.lesion import Lesion, summarise
 
 NOTE = (
-    "A network whose Dice hardly changes when one branch is bypassed does not need its layers to follow each other. "
+    "Changes are Dice with the bypass less Dice without it: below 0 the bypass costs Dice. A network whose "
+    "Dice hardly changes when one branch is bypassed does not need its layers to follow each other. "
     "Branches that change the number of channels cannot be bypassed without a short skip and are left out there."
 )
 
@@ -182,7 +184,7 @@ def probe(context: ProbeContext) -> ProbeResult:
         return lambda: bypassed(join)
 
     lesions = {name.replace(".joins", ""): make(join) for name, join in joins.items()}
-    result = summarise(context, "Dice lost when a branch is bypassed", lesions, NOTE)
+    result = summarise(context, "Change of Dice when a branch is bypassed", lesions, NOTE)
     additive = [join for join in joins.values() if join.kind in ADDITIVE]
     if not additive:
         return result

@@ -207,21 +207,38 @@ def finished_record(folder: Path) -> dict[str, Any]:
         SkipSegError: If there is none, or the run is not finished.
     """
     if not (folder / "run.json").is_file():
+        if (folder / "study.json").is_file():
+            raise SkipSegError(f"{folder} is a study; give one of its runs, a folder in {folder / 'runs'}")
         raise SkipSegError(f"{folder} holds no run.json; give the folder of a finished training run")
     record = read_json(folder / "run.json")
     if record.get("state") != "finished":
-        raise SkipSegError(f"the run in {folder} is not finished; continue it with `skipseg train` first")
+        in_study = (folder.resolve().parent.parent / "study.json").is_file()
+        command = "its study with `skipseg ablate`" if in_study else "it with `skipseg train`"
+        raise SkipSegError(f"the run in {folder} is not finished; continue {command} first")
     return record
 
 
 def _job(folder: Path, identity: str) -> Job:
     """Decide everything again as the run did, from its own settings and plan."""
     settings = read_config(folder / "config.yaml")
+    _require_dataset(settings.dataset, folder / "config.yaml")
     # A run from a GPU may be probed elsewhere: nothing is decided by the device any more.
     job = make_job(replace(settings, plan=folder / "plan.json", device="cpu"))
     if replace(job, settings=replace(job.settings, device=settings.device)).identity != identity:
         raise SkipSegError(f"{settings.dataset} is not what the run in {folder} learnt from; restore it, or train anew")
     return job
+
+
+def _require_dataset(path: Path, config: Path) -> None:
+    """Say what to do where the data of a run that was moved, or is probed from elsewhere, are not found."""
+    if path.exists():
+        return
+    if path.is_absolute():
+        raise SkipSegError(f"{config} names the dataset {path}, which is not there; put it back or write its new place")
+    raise SkipSegError(
+        f"{config} names the dataset {path}, a path relative to the folder where the training started, and "
+        f"{Path.cwd()} has no such path; probe from the folder where it started, or write the full path there"
+    )
 
 
 def on_batches(network: Any, loss: LossFunction, batches: Sequence[Batch]) -> float:

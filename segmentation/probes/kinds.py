@@ -25,6 +25,17 @@ class Kind:
     summary: str
     cheap: bool = True
 
+    @property
+    def title(self) -> str:
+        """What it measures, as a heading: the first part of the summary.
+
+        Examples:
+            >>> KINDS["block_lesion"].title
+            'Change of Dice when a branch is bypassed'
+        """
+        first = self.summary.split(";")[0]
+        return first[0].upper() + first[1:]
+
 
 KINDS: dict[str, Kind] = {
     "gradients": Kind("gradient in every layer, at the start and now; indices V and C"),
@@ -36,8 +47,8 @@ KINDS: dict[str, Kind] = {
     "landscape": Kind("loss along filter-normalised directions and in planes: rise, basin, convexity", cheap=False),
     "path": Kind("path of the training in the plane of its principal components; needs track_updates"),
     "curvature": Kind("largest and smallest eigenvalue and trace of the Hessian", cheap=False),
-    "lesion": Kind("Dice lost when the long skip of a level is zeroed, averaged or shuffled"),
-    "block_lesion": Kind("Dice lost when a branch is bypassed; gradient by length of path", cheap=False),
+    "lesion": Kind("change of Dice when the long skip of a level is zeroed, averaged or shuffled"),
+    "block_lesion": Kind("change of Dice when a branch is bypassed; gradient by length of path", cheap=False),
     "shapley": Kind("Shapley value of each level's long skip, over all subsets of levels", cheap=False),
     "share": Kind("share of the long skips in weights, gradients and gates"),
     "similarity": Kind("similarity of all blocks, and of encoder and decoder (unbiased linear CKA)"),

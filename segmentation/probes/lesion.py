@@ -1,4 +1,4 @@
-"""Lesions of the long skips: what the Dice of each held-out case loses when one level's skip is replaced.
+"""Lesions of the long skips: how the Dice of each held-out case changes when a level's skip is replaced.
 
 Three replacements of the map z that leaves the encoder at a level, made where every long skip flows through its tap:
 
@@ -8,7 +8,7 @@ Three replacements of the map z that leaves the encoder at a level, made where e
 
 A shuffled map has the distribution that the decoder is used to and only its place is wrong, so it is the fairest of
 the three (permutation importance, Breiman 2001); zeros also punish the decoder for never having seen them. The change
-is Dice(lesioned) - Dice(intact), a mean over classes for each case.
+is Dice(lesioned) - Dice(intact), a mean over classes for each case: below 0 the lesion costs Dice.
 """
 
 import math
@@ -35,9 +35,12 @@ Scores = Mapping[str, float]
 """Dice of each case; nan where neither map holds any structure."""
 Lesion = Callable[[], AbstractContextManager[None]]
 """Makes a lesion that ends with its block."""
+LOSS_BELOW = "change of Dice (below 0: lost)"
+"""Label of an axis of changes."""
 NOTE = (
-    "A lesion shows what the trained network relies on, not what a network trained without that skip would reach: it "
-    "had no chance to adapt. Read shuffle first. Cases in which neither map holds the structure are left out."
+    "Changes are Dice with the lesion less Dice without it: below 0 the lesion costs Dice. A lesion shows what "
+    "the trained network relies on, not what a network trained without that skip would reach: it had no chance to "
+    "adapt. Read shuffle first. Cases in which neither map holds the structure are left out."
 )
 
 
@@ -161,11 +164,25 @@ def patient_interval(context: ProbeContext, values: Scores) -> Interval:
     return mean_ci([float(np.mean(found)) for found in patients.values()])
 
 
-def draw_changes(title: str, intervals: Mapping[str, Interval]) -> Figure:
-    """Draw mean changes with their intervals."""
+def placebo_note(network: UNet) -> str:
+    """Say that the long skips carry a placebo; empty if they carry the encoder's maps.
+
+    Examples:
+        >>> from segmentation.config import NetworkSettings
+        >>> placebo_note(UNet(NetworkSettings(depth=1, width=2), 2, 1, 2))
+        ''
+    """
+    kind = network.settings.long_skip_placebo
+    if kind == "none":
+        return ""
+    return f" The long skips of this network carry the placebo {kind}: what is measured is its part, not the encoder's."
+
+
+def draw_intervals(title: str, intervals: Mapping[str, Interval], x_label: str = LOSS_BELOW) -> Figure:
+    """Draw means over patients with their intervals."""
     mean, low, high = ([getattr(each, name) for each in intervals.values()] for name in ("estimate", "low", "high"))
     return Figure(
-        "points", title, "change of Dice", "", [Series("mean over patients", mean, None, low, high)],
+        "points", title, x_label, "", [Series("mean over patients", mean, None, low, high)],
         list(intervals), reference=0.0,
     )  # fmt: skip
 
@@ -178,7 +195,7 @@ def summarise(context: ProbeContext, title: str, lesions: Mapping[str, Lesion], 
         "intact": dict(intact),
         "changes": {name: vars(intervals[name]) | {"cases": dict(change)} for name, change in changes.items()},
     }
-    return ProbeResult(values, [draw_changes(title, intervals)], note)
+    return ProbeResult(values, [draw_intervals(title, intervals)], note)
 
 
 def probe(context: ProbeContext) -> ProbeResult:
@@ -196,4 +213,4 @@ def probe(context: ProbeContext) -> ProbeResult:
         return lambda: lesioned_skips(network, [level], how, means)
 
     lesions = {f"L{level} {how}": make(level, how) for level in levels for how in HOW}
-    return summarise(context, "Dice lost when a long skip is replaced", lesions, NOTE)
+    return summarise(context, "Change of Dice when a long skip is replaced", lesions, NOTE + placebo_note(network))

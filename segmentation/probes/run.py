@@ -1,6 +1,7 @@
 """``skipseg probe``: look into a run, one JSON file a probe, in RUN/probes."""
 
 import logging
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,38 +20,71 @@ log = logging.getLogger(__name__)
 
 
 def probe(settings: ProbeSettings) -> list[Path]:
-    """Probe a run; what stands already for the same run and settings is kept.
+    """Probe a run; what stands already for the same run and settings, or with more batches or cases, is kept.
 
-    A kind that the run has nothing to offer for is passed over if ``all`` brought it in.
+    A kind that the run has nothing to offer for is passed over; if it was asked for by name, that is an error once
+    the others are written.
 
     Returns:
         One ``RUN/probes/KIND.json`` for each kind.
 
     Raises:
         SkipSegError: If a kind is unknown, the folder holds no finished run, or a kind that was asked for by
-            name cannot be measured on it.
+            name cannot be measured on it; the message names the files of the others.
     """
     kinds = choose_kinds(settings.kind)
     run_hash = finished_record(settings.run)["hash"]
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    heads = {kind: _head(kind, run_hash, settings) for kind in kinds}
-    missing = [kind for kind in kinds if not _stands(_path(settings, kind), heads[kind])]
+    missing = _missing({kind: _head(kind, run_hash, settings) for kind in kinds}, settings)
     context = ProbeContext.open(settings) if missing else None
-    bar = tqdm(missing, "probe", unit="probe", disable=None)
-    for kind in bar:
+    bar = tqdm(missing.items(), "probe", unit="probe", disable=None)
+    refused: dict[str, NotMeasurableError] = {}
+    for kind, head in bar:
         assert context is not None
         bar.set_postfix_str(kind)
         try:
             result = import_module(f"segmentation.probes.{kind}").probe(context)
         except NotMeasurableError as error:
-            if kind in settings.kind:
-                raise
-            log.warning("%s left out: %s", kind, error)
-            kinds.remove(kind)
+            refused[kind] = error
             continue
-        write_json(_path(settings, kind), heads[kind] | _body(result))
-    return [_path(settings, kind) for kind in kinds]
+        write_json(_path(settings, kind), head | _body(result))
+    paths = [_path(settings, kind) for kind in kinds if kind not in refused]
+    for kind in [each for each in refused if each not in settings.kind]:
+        log.warning("%s left out: %s", kind, refused.pop(kind))
+    if refused:
+        said = "; ".join(f"{kind} cannot be measured on {settings.run}: {error}" for kind, error in refused.items())
+        raise SkipSegError(f"{said}; written: {', '.join(map(str, paths)) or 'nothing'}")
+    return paths
+
+
+def _missing(heads: Mapping[str, dict[str, Any]], settings: ProbeSettings) -> dict[str, dict[str, Any]]:
+    """What has to be computed: neither stands with the same head nor with more batches or cases, which is logged."""
+    standing = {kind: _standing(_path(settings, kind)) for kind in heads}
+    missing = {kind: head for kind, head in heads.items() if not head.items() <= standing[kind].items()}
+    larger = [kind for kind, head in missing.items() if _used_more(standing[kind], head)]
+    if larger:
+        folder = settings.run / "probes"
+        kept = f"kept in {folder}: {', '.join(larger)}, measured on more batches or cases than asked for now"
+        log.warning("%s; ask for as many, or delete the file, to measure again", kept)
+    return {kind: head for kind, head in missing.items() if kind not in larger}
+
+
+def _standing(path: Path) -> dict[str, Any]:
+    """What stands in a file; nothing if there is none or it is damaged."""
+    try:
+        found = read_json(path)
+    except SkipSegError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _used_more(found: Mapping[str, Any], head: Mapping[str, Any]) -> bool:
+    """Tell whether a result of the same run used more batches or cases than ``head`` asks for."""
+    used, asked = found.get("settings"), head["settings"]
+    if found.get("run") != head["run"] or not isinstance(used, Mapping):
+        return False
+    return any(used.get(name, 0) > asked[name] for name in ("batches", "cases"))
 
 
 def _path(settings: ProbeSettings, kind: str) -> Path:
@@ -74,12 +108,3 @@ def _body(result: ProbeResult) -> dict[str, Any]:
     """What was found, as plain data."""
     figures = [figure.to_plain() for figure in result.figures]
     return {"note": result.note, "values": plain_numbers(result.values), "figures": figures}
-
-
-def _stands(path: Path, head: dict[str, Any]) -> bool:
-    """Tell whether ``path`` holds what would be computed; a damaged file does not."""
-    try:
-        found = read_json(path)
-    except SkipSegError:
-        return False
-    return {name: found.get(name) for name in head} == head

@@ -24,9 +24,10 @@ from segmentation.probes.lesion import (
     How,
     Scores,
     case_dice,
-    draw_changes,
+    draw_intervals,
     lesioned_skips,
     patient_interval,
+    placebo_note,
     skip_levels,
 )
 
@@ -124,6 +125,7 @@ def probe(context: ProbeContext) -> ProbeResult:
     table = {
         "".join("1" if level in subset else "0" for level in levels): dict(scores) for subset, scores in found.items()
     }
-    figure: Figure = draw_changes("Shapley value of each level's skip", intervals)
+    figure: Figure = draw_intervals("Shapley value of each level's skip", intervals, "Dice that the skip brings")
+    note = NOTE + placebo_note(context.network)
     result = {name: vars(intervals[name]) | {"cases": each} for name, each in by_case.items()}
-    return ProbeResult({"levels": levels, "shapley": result, "dice_of_subsets": table}, [figure], NOTE)
+    return ProbeResult({"levels": levels, "shapley": result, "dice_of_subsets": table}, [figure], note)

@@ -26,7 +26,8 @@ from segmentation.report.tables import clean
 _COLOURS = 64
 _BANDS = 14
 _MOST_PRINTED = 8
-_CELL = 38
+_MOST_LETTERS = 6
+_CELL = 42
 _PHONE = 340
 _MOST_HEIGHT = 460
 _SURFACE_HEIGHT = 320
@@ -148,8 +149,24 @@ def _printed(figure: Figure, palette: Palette, height: float) -> list[Markup]:
             kind = "on-dark" if value is not None and palette.is_dark(value) else "on-light"
             kind = kind if _colour(value, palette, figure.log_y) else "gap"
             at = f"{(x + 0.5) / len(row) * 100:.2f}%"
-            parts.append(tag("text", significant(value, 2), x=at, y=(y + 0.5) * height, dy=4, class_=f"middle {kind}"))
+            parts.append(tag("text", _brief(value), x=at, y=(y + 0.5) * height, dy=4, class_=f"middle {kind}"))
     return parts
+
+
+def _brief(value: float | None) -> str:
+    r"""A number that fits a cell: two digits, one where they are too long, and an exponent where that is too.
+
+    Examples:
+        >>> [_brief(value) for value in (0.412, 1.3e-7, 3.4e-7)] == ['0.41', '10⁻⁷', '3\N{MULTIPLICATION SIGN}10⁻⁷']
+        True
+        >>> _brief(-3.4e-7) == '\N{MINUS SIGN}3e\N{MINUS SIGN}7'
+        True
+    """
+    for digits in (2, 1):
+        if len(text := significant(value, digits)) <= _MOST_LETTERS:
+            return text
+    mantissa, _, exponent = f"{value:.0e}".partition("e")
+    return f"{mantissa}e{int(exponent)}".replace("-", "\N{MINUS SIGN}")
 
 
 def draw_surface(figure: Figure, spoken: str) -> Markup:

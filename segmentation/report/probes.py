@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from segmentation import SkipSegError
 from segmentation.plain import flatten
+from segmentation.probes.kinds import KINDS
 from segmentation.report.blocks import DataTable, data_table, drawn, prose
 from segmentation.runs import is_draft, read_json
 
@@ -22,6 +23,8 @@ class Probe:
 
     Attributes:
         kind: Its name, which is that of its file.
+        title: What it measures, as a heading.
+        measured: What it was measured on.
         definition: What is measured, with its formula.
         note: How to read the values.
         figures: Pictures.
@@ -30,6 +33,8 @@ class Probe:
     """
 
     kind: str
+    title: str
+    measured: str = ""
     definition: Markup = _EMPTY
     note: str = ""
     figures: tuple[Markup, ...] = ()
@@ -49,19 +54,29 @@ def read_probes(run: Path) -> list[Probe]:
 
 def _read(file: Path) -> Probe:
     """Read one file."""
+    title = KINDS[file.stem].title if file.stem in KINDS else file.stem
     try:
         content = read_json(file)
         if not isinstance(content, dict) or not isinstance(content.get("values"), dict):
             raise SkipSegError(f"{file.name} is not what a probe writes; probe the run again")
         return Probe(
             file.stem,
+            title,
+            _measured(content.get("settings")),
             prose(str(content.get("definition", ""))),
             str(content.get("note") or ""),
             tuple(drawn(content.get("figures", []))),
             tuple(tables_of(content["values"])),
         )
     except SkipSegError as error:
-        return Probe(file.stem, problem=str(error).replace(f"{file.parent}/", ""))
+        return Probe(file.stem, title, problem=str(error).replace(f"{file.parent}/", ""))
+
+
+def _measured(settings: Any) -> str:
+    """Settings of a probe as words; kinds use those of them that they need."""
+    names = {"batches": "{} training batches", "cases": "at most {} held-out cases", "seed": "seed {}"}
+    known = settings if isinstance(settings, Mapping) else {}
+    return ", ".join(words.format(known[name]) for name, words in names.items() if name in known)
 
 
 def tables_of(values: Mapping[str, Any]) -> list[DataTable]:

@@ -122,6 +122,7 @@ def test_probe_bypasses_every_branch_that_it_can(context: ProbeContext):
     result = probe(context)
     names = ["encoder.0.1", "encoder.1.1", "bottleneck.1", "decoder.0.1", "decoder.1.1"]
     assert sorted(result.values["changes"]) == sorted(names)
+    assert result.figures[0].title == "Change of Dice when a branch is bypassed"
     assert "paths" not in result.values  # there is no short skip
 
 

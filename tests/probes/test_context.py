@@ -1,6 +1,8 @@
 """What a probe is given is what the run was: its network, its loss, its way of scoring."""
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from segmentation.metrics.overlap import dice_per_class
 from segmentation.model.storage import Architecture
 from segmentation.plain import from_plain
 from segmentation.probes.context import ProbeContext
-from segmentation.runs import read_csv, read_json, write_json
+from segmentation.runs import read_csv, read_json, write_json, write_text
 from segmentation.scans import read_label_map, read_scan
 from segmentation.training.losses import build_loss, deep_loss, network_loss
 
@@ -105,6 +107,38 @@ def test_an_unfinished_run_is_refused(tmp_path):
     write_json(tmp_path / "run.json", {"state": "running", "hash": "0"})
     with pytest.raises(SkipSegError, match="is not finished; continue it with `skipseg train`"):
         ProbeContext.open(ProbeSettings(tmp_path))
+
+
+def test_an_unfinished_run_of_a_study_names_the_command_that_continues_it(tmp_path, monkeypatch):
+    write_json(tmp_path / "study.json", {})
+    write_json(tmp_path / "runs" / "a" / "run.json", {"state": "running", "hash": "0"})
+    told = "is not finished; continue its study with `skipseg ablate` first"
+    with pytest.raises(SkipSegError, match=told):
+        ProbeContext.open(ProbeSettings(tmp_path / "runs" / "a"))
+    monkeypatch.chdir(tmp_path / "runs" / "a")
+    with pytest.raises(SkipSegError, match=told):
+        ProbeContext.open(ProbeSettings(Path()))
+
+
+def test_a_study_is_not_taken_for_a_run(tmp_path):
+    write_json(tmp_path / "study.json", {})
+    with pytest.raises(SkipSegError, match=r"is a study; give one of its runs, a folder in .*runs$"):
+        ProbeContext.open(ProbeSettings(tmp_path))
+
+
+def test_data_that_are_not_where_the_run_says_are_named_with_what_to_do(picture_run, tmp_path, monkeypatch):
+    run = shutil.copytree(picture_run, tmp_path / "run")
+    plain = yaml.safe_load((run / "config.yaml").read_text())
+    source = Path(plain["dataset"])
+    write_text(run / "config.yaml", yaml.dump(plain | {"dataset": source.name}))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SkipSegError, match=r"config.yaml names the dataset \w+, a path relative to .* probe from the"):
+        ProbeContext.open(ProbeSettings(run))
+    monkeypatch.chdir(source.parent)
+    assert ProbeContext.open(ProbeSettings(run)).dataset.cases
+    write_text(run / "config.yaml", yaml.dump(plain | {"dataset": str(tmp_path / "moved")}))
+    with pytest.raises(SkipSegError, match=r"names the dataset .*moved, which is not there; put it back"):
+        ProbeContext.open(ProbeSettings(run))
 
 
 def test_a_run_on_other_data_is_refused(picture_run, tmp_path):

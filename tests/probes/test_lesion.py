@@ -1,4 +1,5 @@
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -10,17 +11,22 @@ from segmentation import SkipSegError
 from segmentation.config import NetworkSettings
 from segmentation.data.manifest import Case
 from segmentation.model.unet import UNet
+from segmentation.probes import block_lesion, shapley
 from segmentation.probes.context import NotMeasurableError, ProbeContext
+from segmentation.probes.kinds import KINDS
 from segmentation.probes.lesion import (
     HOW,
+    NOTE,
     How,
     case_dice,
     dice_changes,
     lesioned_skips,
     patient_interval,
+    placebo_note,
     probe,
     skip_levels,
     skip_means,
+    summarise,
 )
 from segmentation.probes.stages import captured
 
@@ -139,6 +145,26 @@ def test_probe_lesions_every_level_in_every_way(context: ProbeContext):
         lesioned = case_dice(context, context.network)[name]
     assert result.values["changes"]["L0 shuffle"]["cases"] == {name: lesioned - intact}
     assert list(result.figures[0].ticks) == list(result.values["changes"])
+
+
+def test_what_is_called_a_change_is_negative_where_dice_is_lost(context: ProbeContext, monkeypatch: pytest.MonkeyPatch):
+    dice = iter([0.75, 0.5])
+    (case,) = [case.name for case in context.held_out]
+    monkeypatch.setattr("segmentation.probes.lesion.case_dice", lambda *_: {case: next(dice)})
+    result = summarise(context, "Change of Dice", {"L0": nullcontext}, NOTE)
+    assert result.figures[0].series[0].y == [-0.25]
+    assert result.figures[0].x_label == "change of Dice (below 0: lost)"
+    for text in (result.note, block_lesion.NOTE, KINDS["lesion"].title, KINDS["block_lesion"].title):
+        assert text.startswith(("Change of Dice", "Changes are Dice with the"))
+    assert "below 0 the lesion costs Dice" in result.note
+
+
+def test_a_placebo_is_named(context: ProbeContext):
+    assert "placebo" not in placebo_note(context.network)
+    network = UNet(NetworkSettings(depth=2, width=2, long_skip_placebo="noise"), 2, context.architecture.in_channels, 2)
+    stood_in = replace(context, predictor=replace(context.predictor, network=network.eval()))
+    for measure in (probe, shapley.probe):
+        assert "carry the placebo noise" in measure(stood_in).note
 
 
 def test_probe_needs_a_long_skip(context: ProbeContext):

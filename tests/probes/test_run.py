@@ -15,7 +15,7 @@ from segmentation.probes import gradients, kinds
 from segmentation.probes.context import ProbeResult
 from segmentation.probes.kinds import KINDS, choose_kinds, list_kinds
 from segmentation.probes.run import probe
-from segmentation.runs import read_json, write_text
+from segmentation.runs import read_json, write_json, write_text
 
 
 @pytest.fixture
@@ -71,9 +71,45 @@ def test_all_passes_over_what_the_run_has_nothing_for(run, monkeypatch, caplog):
     (run / "updates.csv").unlink()
     assert [path.stem for path in probe(few(run, "all"))] == ["noise"]
     assert "updates left out" in caplog.text
-    with pytest.raises(SkipSegError, match="--track_updates true"):
-        probe(few(run, "all", "updates"))
     assert not (run / "probes" / "updates.json").exists()
+
+
+def test_a_named_kind_that_the_run_has_nothing_for_is_said_when_the_others_are_written(run, capsys):
+    (run / "updates.csv").unlink()
+    arguments = ["--kind=updates,noise,frozen", "--batches=2", "--cases=1", "--device=cpu", "--threads=1"]
+    assert main(["probe", str(run), *arguments]) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith(f"skipseg: updates cannot be measured on {run}: ")
+    assert "--track_updates true" in said
+    written = [run / "probes" / f"{kind}.json" for kind in ("frozen", "noise")]
+    assert said.endswith(f"; written: {written[0]}, {written[1]}")
+    assert sorted((run / "probes").iterdir()) == written
+    with pytest.raises(SkipSegError, match=r"; written: nothing$"):
+        probe(few(run, "updates"))
+
+
+@pytest.mark.parametrize("fewer", [{"batches": 1}, {"cases": 1}, {"batches": 9, "cases": 1}, {"cases": 1, "seed": 7}])
+def test_a_result_of_more_batches_or_cases_is_kept_and_said(run, monkeypatch, caplog, fewer):
+    monkeypatch.setattr(gradients, "probe", lambda context: ProbeResult({}, [], ""))
+    settings = few(run, "gradients", batches=2, cases=2)
+    (path,) = probe(settings)
+    before = path.read_bytes()
+    assert probe(replace(settings, **fewer)) == [path]
+    assert path.read_bytes() == before
+    (record,) = caplog.records
+    assert "gradients, measured on more batches or cases than asked for now" in record.getMessage()
+    caplog.clear()
+    probe(replace(settings, cases=3))
+    assert read_json(path)["settings"] == {"batches": 2, "cases": 3, "seed": 0}
+    assert caplog.records == []
+
+
+def test_a_larger_result_of_another_run_is_replaced(run, monkeypatch):
+    monkeypatch.setattr(gradients, "probe", lambda context: ProbeResult({}, [], ""))
+    (path,) = probe(few(run, "gradients", cases=2))
+    write_json(path, read_json(path) | {"run": "another"})
+    probe(few(run, "gradients", cases=1))
+    assert read_json(path)["settings"]["cases"] == 1
 
 
 def test_unknown_kind_is_refused_with_the_choices(run):

@@ -79,7 +79,9 @@ def test_game_scores_each_subset_with_the_others_lesioned():
 
 
 def test_probe_shares_the_dice_of_all_skips_among_the_levels(context: ProbeContext):
-    values = probe(context).values
+    result = probe(context)
+    values = result.values
+    assert result.figures[0].x_label == "Dice that the skip brings"
     (case,) = values["dice_of_subsets"]["11"]
     total = sum(values["shapley"][name]["cases"][case] for name in ("L0", "L1"))
     assert math.isclose(

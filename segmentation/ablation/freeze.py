@@ -54,7 +54,8 @@ def freeze(study: StudySettings, runs: Sequence[Run], out: Path) -> None:
         for run in runs
     ]
     registered = register(out, declared, finished)
-    content = about | plan | registered | {"arms": _arms(runs), "runs": listed}
+    arms = _arms(runs, study.match_to or next(iter(study.all_conditions())))
+    content = about | plan | registered | {"arms": arms, "runs": listed}
     write_json(out / "study.json", content | {"hash": content_hash(content)})
     for run in runs:
         if not (run.folder / "run.json").exists():
@@ -80,8 +81,8 @@ def _refuse_changes(runs: Sequence[Run], out: Path) -> None:
         )
 
 
-def _arms(runs: Sequence[Run]) -> dict[str, Any]:
-    """Condition to what its network costs."""
+def _arms(runs: Sequence[Run], reference: str) -> dict[str, Any]:
+    """Condition to what its network costs, and to which condition its budget was matched."""
     jobs = {run.condition: run.job for run in runs}
     return {
         name: {
@@ -89,6 +90,7 @@ def _arms(runs: Sequence[Run]) -> dict[str, Any]:
             "macs": job.cost.macs,
             "channels": job.settings.network.channels(),
             "matched": job.matched,
+            "matched_to": None if job.matched == "none" else reference,
         }
         for name, job in jobs.items()
     }

@@ -70,16 +70,21 @@ def summarise(entries: Sequence[Entry]) -> str:
         >>> from dataclasses import replace
         >>> waiting = Entry("a-f0-s0", "a", 0, 0, "waiting", 0, ())
         >>> print(summarise([waiting, replace(waiting, id="a-f1-s0", fold=1, state="failed", reasons=("no memory",))]))
-        2 runs: 1 conditions, 2 folds, 1 seeds; 1 waiting, 1 failed
+        2 runs: 1 condition, 2 folds, 1 seed; 1 waiting, 1 failed
         a-f1-s0: no memory
     """
-    kinds = [len({getattr(entry, name) for entry in entries}) for name in ("condition", "fold", "seed")]
+    kinds = {name: len({getattr(entry, name) for entry in entries}) for name in ("condition", "fold", "seed")}
     counts = Counter(entry.state for entry in entries)
     states = ", ".join(f"{counts[state]} {state}" for state in get_args(State) if counts[state])
-    conditions, folds, seeds = kinds
-    head = f"{len(entries)} runs: {conditions} conditions, {folds} folds, {seeds} seeds; {states}"
+    parts = ", ".join(_counted(count, name) for name, count in kinds.items())
+    head = f"{_counted(len(entries), 'run')}: {parts}; {states}"
     failed = [entry for entry in entries if entry.state == "failed"]
     return "\n".join([head, *(f"{entry.id}: {entry.reasons[-1]}" for entry in failed if entry.reasons)])
+
+
+def _counted(number: int, noun: str) -> str:
+    """A number of things in words, such as ``"2 folds"``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def is_done(folder: Path) -> bool:

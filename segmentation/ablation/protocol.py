@@ -16,7 +16,7 @@ from segmentation.runs import content_hash, is_draft, read_json, write_json
 METHODS = {
     "unit": "patient",
     "estimate": "mean paired difference on equal folds, seeds, cases and classes",
-    "interval": "bootstrap over patients and seeds",
+    "interval": "bootstrap over patients and seeds; where each seed ran one fold, Student's t over folds",
     "test": "sign-flip permutation of patients, two-sided",
     "multiplicity": "Holm over the declared contrasts; claims of equivalence share alpha equally",
     "verdict": "different, equivalent within the margin (two one-sided tests) or inconclusive",
@@ -57,7 +57,7 @@ def register(out: Path, declared: Mapping[str, Any], finished: int) -> dict[str,
         added = {key: _added(out, key, [protocol, *amendments], declared[key]) for key in GROWING}
         if any(added.values()):
             amendments.append({"finished": finished, **{key: entries for key, entries in added.items() if entries}})
-    contrasts = [*protocol["contrasts"], *(c for a in amendments if not a["finished"] for c in a.get("contrasts", []))]
+    contrasts = _declared(protocol, amendments)
     return {
         "protocol": content_hash(protocol),
         "amendments": amendments,
@@ -77,6 +77,30 @@ def read_protocol(out: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     if not content_hash(protocol) == written == study.get("protocol"):
         raise SkipSegError(f"{out / 'protocol.json'} is not what {out} was registered with; restore it")
     return protocol, study["amendments"]
+
+
+def verify(out: Path) -> None:
+    """Check that the study in ``out`` is still what was registered, before anything is concluded from it.
+
+    Raises:
+        SkipSegError: If study.json or protocol.json was edited or one of them is missing.
+    """
+    study = read_json(out / "study.json")
+    content = {key: value for key, value in study.items() if key != "hash"}
+    try:
+        protocol, amendments = read_protocol(out)
+        fixed = protocol.keys() - {*GROWING, "base", "methods"}
+        kept = all(study.get(key) == protocol[key] for key in fixed)
+        kept = kept and study["contrasts"] == [pair[:-1] for pair in _declared(protocol, amendments)]
+    except (AttributeError, KeyError, TypeError):
+        kept = False
+    if not kept or content_hash(content) != study.get("hash"):
+        raise SkipSegError(f"{out / 'study.json'} was changed after registration; restore it")
+
+
+def _declared(protocol: Mapping[str, Any], amendments: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """The contrasts that stood in the protocol or were added before any run had finished."""
+    return [*protocol["contrasts"], *(c for a in amendments if not a["finished"] for c in a.get("contrasts", []))]
 
 
 def _added(

@@ -132,7 +132,12 @@ def series_values(series: Sequence[Series]) -> list[float]:
 
 
 def ends_of(series: Series, index: int) -> tuple[float, float] | None:
-    """The interval of one value, where both of its ends are known."""
+    """The interval of one value, where both of its ends are known; none where every end is the value itself.
+
+    The latter is what a single replicate leaves of the range over replicates.
+    """
+    if series.low is not None and series.high is not None and list(series.low) == list(series.high) == list(series.y):
+        return None
     low = series.low[index] if series.low is not None else None
     high = series.high[index] if series.high is not None else None
     return None if low is None or high is None else (low, high)

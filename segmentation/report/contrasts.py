@@ -86,7 +86,10 @@ def _family(pairs: Sequence["_Pair"], alpha: float, margin: float) -> list[dict[
     for pair, first, verdict in zip(pairs, single, judged, strict=True):
         record = pair.judge(verdict.level, margin, alpha / len(pairs)) if len(pairs) > 1 else first
         if len(pairs) > 1 and record["n"]:
-            record["sentence"] += f" Over {len(pairs)} declared contrasts p is {verdict.p_value:.3g} (Holm)."
+            record["sentence"] += (
+                f" Over {len(pairs)} declared contrasts p is {verdict.p_value:.3g} (Holm), and this one is judged at "
+                f"{verdict.level:.3g}."
+            )
         p_holm = verdict.p_value if record["n"] else None
         own = pair.checks(verdict.level, margin, mixed=True)
         records.append({"declared": True} | record | {"p_holm": p_holm, "checks": own})

@@ -22,6 +22,7 @@ def environment() -> Environment:
         score=tables.number,
         interval=tables.interval,
         parameters=tables.parameters,
+        budget=tables.budget,
         p_value=tables.p_value,
         duration=duration,
     )

@@ -63,6 +63,7 @@ def render(study: Study, results: Mapping[str, Any]) -> str:
             primary=tables.measure_label(results["primary_metric"], results),
             verdicts=_verdicts(results),
             conditions=_conditions(results),
+            matched=any((c["budget"] or {}).get("matched_to") for c in results["conditions"].values()),
             axis=figures.axis_row(
                 figures.score_scale(results), tables.measure_label(results["primary_metric"], results)
             ),
@@ -177,9 +178,14 @@ def _curve(run: Run, column: str) -> list[tuple[float, float]]:
 
 def _settings(study: Study) -> dict[str, Mapping[str, Any]]:
     """Resolved settings of each condition from its first finished run; its overrides where none has finished."""
-    return {
+    settings = {
         name: next((run.settings for run in study.runs_of(name) if run.settings), overrides)
         for name, overrides in study.conditions.items()
+    }
+    matched = {name: arm["matched"] for name, arm in study.budgets.items() if "matched" in arm}
+    return {  # widths that were solved are frozen as such, so a run itself no longer says what they were solved for
+        name: {**values, "network.budget_match": matched[name]} if name in matched else values
+        for name, values in settings.items()
     }
 
 

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from segmentation.figures import Figure
 from segmentation.report.axes import significant
 from segmentation.report.bars import draw_bars, draw_points
+from segmentation.report.chart import ends_of
 from segmentation.report.curves import draw_lines
 from segmentation.report.drawable import check_figure
 from segmentation.report.maps import draw_heatmap, draw_surface
@@ -86,7 +87,7 @@ def _legend(figure: Figure) -> Markup:
     if figure.kind in ("heatmap", "surface") or not any(each.name for each in figure.series):
         return Markup("")
     entries = [tag("li", _key(figure.kind, slot), clean(each.name)) for slot, each in enumerate(figure.series)]
-    if any(each.low is not None for each in figure.series):
+    if any(ends_of(each, index) for each in figure.series for index in range(len(each.y))):
         entries.append(tag("li", "with intervals", class_="quiet"))
     return tag("ul", *entries, class_="legend")
 

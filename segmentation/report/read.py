@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from segmentation import SkipSegError
+from segmentation.ablation.protocol import verify
 from segmentation.plain import flatten
 from segmentation.runs import read_csv, read_json
 
@@ -78,6 +79,11 @@ class Run:
     curves: Sequence[Mapping[str, float]] = ()
     timing: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
+    @property
+    def steps(self) -> int | None:
+        """Optimiser steps of the training; None where its curves do not say."""
+        return max((int(row["step"]) for row in self.curves if "step" in row), default=None)
+
 
 @dataclass(frozen=True)
 class Study:
@@ -105,6 +111,11 @@ class Study:
         """Names of the scored classes, in the order of the tables."""
         return list(dict.fromkeys(row.class_name for run in self.finished for row in run.rows))
 
+    @property
+    def budgets(self) -> dict[str, dict[str, Any]]:
+        """Condition to what its network costs and was matched to, as frozen; empty for a single run."""
+        return {name: arm for name, arm in self.header.get("arms", {}).items() if name in self.conditions}
+
     def runs_of(self, condition: str) -> list[Run]:
         """The finished runs of ``condition``."""
         return [run for run in self.finished if run.condition == condition]
@@ -114,10 +125,12 @@ def read_study(folder: Path) -> Study:
     """Read a study folder (with study.json) or a run folder (with run.json).
 
     Raises:
-        SkipSegError: If the folder holds neither file, or study.json lacks something it must have.
+        SkipSegError: If the folder holds neither file, or study.json was changed after registration or lacks
+            something it must have.
     """
     if (folder / "study.json").is_file():
         header = _mapping(read_json(folder / "study.json"), folder / "study.json")
+        verify(folder)
         conditions = {name: dict(overrides or {}) for name, overrides in header.get("conditions", {}).items()}
         runs = tuple(_read_run(folder / "runs", entry, conditions) for entry in header.get("runs", []))
         if not runs:
@@ -129,7 +142,12 @@ def read_study(folder: Path) -> Study:
         if run.left_out:
             raise SkipSegError(f"{folder} cannot be reported: {run.left_out}")
         return Study({"name": name}, {name: {}}, (run,), single=True)
-    raise SkipSegError(f"{folder} holds neither study.json nor run.json; give the folder of a study or of a run")
+    if not folder.is_dir():
+        raise SkipSegError(f"{folder} is not a folder; give the folder of a study, a run or suites")
+    raise SkipSegError(
+        f"{folder} holds neither study.json nor run.json, nor result.json of a suite; "
+        "give the folder of a study, a run or suites"
+    )
 
 
 def _read_run(parent: Path, entry: Mapping[str, Any], conditions: Mapping[str, Any]) -> Run:

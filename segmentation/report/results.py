@@ -68,6 +68,7 @@ def build_results(study: Study) -> dict[str, Any]:
             "length_unit": _length_unit(rows),
             "classes": study.classes,
             "split": header.get("split", {}),
+            "rotate_folds": header.get("rotate_folds", False),
             "hash": header.get("hash", ""),
             "seeds": header.get("seeds", sorted({run.seed for run in study.runs})),
             "folds": header.get("folds", sorted({run.fold for run in study.runs})),
@@ -90,6 +91,7 @@ def _condition(study: Study, name: str, scores: Mapping[str, Mapping[Key, float]
     return {
         "parameters": sorted({run.record["parameters"] for run in runs if "parameters" in run.record}),
         "settings": study.conditions[name],
+        "budget": _budget(study.budgets, name),
         "runs_planned": sum(run.condition == name for run in study.runs),
         "runs": [_place(run) | {"hash": run.record.get("hash", "")} for run in runs],
         "cases": len({row.case for row in rows}),
@@ -103,6 +105,16 @@ def _condition(study: Study, name: str, scores: Mapping[str, Mapping[Key, float]
     }
 
 
+def _budget(arms: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, Any] | None:
+    """What the network of a condition costs, what it was matched to and how far off it is, in per cent."""
+    if name not in arms:
+        return None
+    arm = {"matched": "none", "matched_to": None} | dict(arms[name])
+    cost = {"params": "parameters", "macs": "macs"}.get(str(arm["matched"]))
+    reference = arms.get(str(arm["matched_to"])) if arm["matched_to"] else None
+    return arm | {"off_percent": 100 * (arm[cost] / reference[cost] - 1) if reference and cost else None}
+
+
 def _variance(scores: Mapping[Key, float]) -> dict[str, Any] | None:
     """Standard deviations of a condition's scores by source, and their shares; None before the first run."""
     if not scores:
@@ -110,7 +122,15 @@ def _variance(scores: Mapping[Key, float]) -> dict[str, Any] | None:
     means, folds = by_seed(scores), fold_of(scores)
     split = variance_split(table_of(means), [folds[patient] for patient in sorted(means)])
     sizes = {"patients": split.patients, "seeds": split.seeds, "folds": split.folds}
-    return sizes | {"sd": split.sd, "shares": split.shares}
+    return sizes | {"sd": split.sd, "shares": split.shares, "note": _inseparable(scores) if not split.sd else ""}
+
+
+def _inseparable(scores: Mapping[Key, float]) -> str:
+    """Why the sources of scatter cannot be told apart."""
+    runs = {key[-1] for key in scores}
+    if 1 < len(runs) == len({seed for _, seed in runs}):
+        return "not separable: each seed has one fold"
+    return "not separable: no seed has all patients and no patient has all seeds" if len(runs) > 1 else ""
 
 
 def _counts(rows: Sequence[Row]) -> dict[str, int]:
@@ -172,6 +192,12 @@ def _notes(study: Study) -> list[str]:
         notes.append(
             "One seed: differences between conditions include the luck of a single training each, and intervals and "
             "p-values are those over patients only. How much another seed would change them is unknown."
+        )
+    if study.header.get("rotate_folds") and len({run.fold for run in study.finished}) > 1:
+        notes.append(
+            "Each seed ran one fold (rotate_folds), so seed and fold are confounded: what a seed changes cannot be "
+            "told from what a fold changes. Intervals and p-values take the patients of one fold as a group that "
+            "shares its training, and count groups."
         )
     if any(run.settings.get("select") == "best" for run in study.finished):
         notes.append("Weights were chosen on the held-out fold (select: best), so the scores are optimistic.")

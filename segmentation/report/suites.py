@@ -83,8 +83,8 @@ class SuitePage:
 
 
 def is_suite_folder(folder: Path) -> bool:
-    """Tell whether ``folder`` holds the result of a suite, or folders that do."""
-    return any("suite" in _peek(path) for path in _result_files(folder))
+    """Tell whether ``folder`` holds a suite, finished or not, or folders that do."""
+    return any("suite" in _peek(path) for path in (*_files(folder, RESULT), *_files(folder, "protocol.json")))
 
 
 def write_suite_page(folder: Path) -> Path:
@@ -120,8 +120,10 @@ def read_results(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
     Raises:
         SkipSegError: If there is none, or one lacks something that a suite writes.
     """
-    found = [(path, _checked(read_json(path), path)) for path in _result_files(folder)]
+    found = [(path, _checked(read_json(path), path)) for path in _files(folder, RESULT)]
     if not found:
+        if is_suite_folder(folder):
+            raise SkipSegError(f"{folder} holds a suite that is unfinished; run `skipseg suite` again to finish it")
         raise SkipSegError(f"{folder} holds no {RESULT}; give the folder of a suite, or of suites that have finished")
     return sorted(found, key=lambda pair: pair[1]["suite"])
 
@@ -142,10 +144,10 @@ def suite_table(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _result_files(folder: Path) -> list[Path]:
-    """result.json of the folder itself, or of the folders in it."""
-    own = folder / RESULT
-    return [own] if own.is_file() else sorted(folder.glob(f"*/{RESULT}"))
+def _files(folder: Path, name: str) -> list[Path]:
+    """The file of that name of the folder itself, or of the folders in it."""
+    own = folder / name
+    return [own] if own.is_file() else sorted(folder.glob(f"*/{name}"))
 
 
 def _peek(path: Path) -> Mapping[str, Any]:
@@ -206,7 +208,10 @@ def _readout(found: Mapping[str, Any]) -> Readout:
     """Print one readout."""
     kind, word = _MARKS[found.get("met")]
     decides = bool(found.get("decides", True))
-    return Readout(str(found["name"]), str(found["expected"]), _value(found), _interval(found), kind, word, decides)
+    interval = _interval(found)
+    if not interval and found["value"] is not None and found.get("met") is None:
+        interval = "one replicate: no interval"
+    return Readout(str(found["name"]), str(found["expected"]), _value(found), interval, kind, word, decides)
 
 
 def _value(found: Mapping[str, Any]) -> str:

@@ -95,6 +95,21 @@ def parameters(counts: Sequence[int]) -> str:
     return " to ".join(dict.fromkeys(_short(value) for value in (min(counts), max(counts))))
 
 
+def budget(found: Mapping[str, Any] | None) -> str:
+    """Print what a condition's budget was matched to, and how closely.
+
+    Examples:
+        >>> budget({"matched": "macs", "matched_to": "concat", "off_percent": 0.26})
+        'MACs of concat, +0.26 %'
+    """
+    if not found or not found.get("matched_to"):
+        return ABSENT
+    cost = {"params": "parameters", "macs": "MACs"}[found["matched"]]
+    off = found["off_percent"]
+    close = "" if off is None else f", {off:+.2f} %".replace("-", "\N{MINUS SIGN}")
+    return f"{cost} of {found['matched_to']}{close}"
+
+
 def _short(count: int) -> str:
     """A count with three or four digits."""
     if count < 1_000:

@@ -8,6 +8,8 @@ its degrees of freedom, for resampling three seeds leaves out a third of their v
 is Behrens' and Fisher's solution for two unknown variances, which keeps its level however they share (Robinson
 1976, doi:10.1214/aos/1176343593). The scatter of single scores enters both errors: with seeds that do not differ
 the interval is too wide rather than too narrow.
+
+Where each seed ran a fold of its own, patients and seeds are not crossed: see :mod:`segmentation.statistics.nested`.
 """
 
 from collections.abc import Mapping
@@ -28,6 +30,7 @@ from segmentation.statistics.bootstrap import (
     mean_ci,
     resampled_means,
 )
+from segmentation.statistics.nested import GroupError, group_error, groups_of
 
 Array = NDArray[np.float64]
 
@@ -39,11 +42,14 @@ class Crossed:
     Attributes:
         patients: Value of each patient, averaged over the seeds, shape ``(n,)``; the estimate is their mean.
         seeds: Shift of all patients under each seed, shape ``(S,)``, mean 0. One array; two for a difference
-            of conditions that were trained with seeds of their own.
+            of conditions that were trained with seeds of their own. None where patients lie in ``groups``.
+        groups: Group of each patient, shape ``(n,)``, where patients of two groups have no seed in common, as if
+            each seed ran one fold; None where patients and seeds are crossed.
     """
 
     patients: Array
     seeds: tuple[Array, ...]
+    groups: NDArray[np.int64] | None = None
 
     @property
     def estimate(self) -> float:
@@ -61,9 +67,21 @@ class Crossed:
         return all(len(values) > 1 for values in self.factors)
 
     @property
+    def nested(self) -> GroupError | None:
+        """Error of the mean where patients lie in groups."""
+        return None if self.groups is None else group_error(self.patients, self.groups)
+
+    @property
     def variances(self) -> Array:
-        """Variance of the mean that each factor brings, patients first, shape ``(factors,)``."""
-        return np.array([values.var(ddof=1) / len(values) for values in self.factors])
+        """Variance of the mean that each factor brings, patients (or their groups) first, shape ``(factors,)``."""
+        if self.nested:
+            return np.array([self.nested.variance])
+        return np.array([values.var(ddof=1) / len(values) if len(values) > 1 else 0.0 for values in self.factors])
+
+    @property
+    def freedoms(self) -> Array:
+        """Degrees of freedom of the variances, shape ``(factors,)``."""
+        return np.array([self.nested.freedom] if self.nested else [max(1, len(values) - 1) for values in self.factors])
 
 
 def table_of(scores: Mapping[str, Mapping[int, float]]) -> Array:
@@ -94,14 +112,25 @@ def crossed(values: Any) -> Crossed:
         raise SkipSegError(f"need a finite value for each patient and seed, got an array of shape {table.shape}")
     if not (known.any(axis=0).all() and known.any(axis=1).all()):
         raise SkipSegError("a patient or seed has no value at all; leave it out of the table")
-    patients = np.nanmean(table, axis=1)
+    patients, groups = np.nanmean(table, axis=1), groups_of(table)
+    if groups is not None:
+        return Crossed(patients, (), groups)
     within = np.where(known, table - patients[:, np.newaxis], 0.0) / known.sum(axis=1, keepdims=True)
     return Crossed(patients, (table.shape[1] * within.mean(axis=0),))
 
 
 def minus(a: Crossed, b: Crossed) -> Crossed:
-    """Difference of two conditions on the same patients, each with seeds of its own."""
-    return Crossed(a.patients - b.patients, a.seeds + tuple(-shifts for shifts in b.seeds))
+    """Difference of two conditions on the same patients, each with seeds of its own.
+
+    Raises:
+        SkipSegError: If patients lie in groups, and not in the same ones in both.
+    """
+    same = a.groups is b.groups is None or (
+        a.groups is not None and b.groups is not None and np.array_equal(a.groups, b.groups)
+    )
+    if not same:
+        raise SkipSegError("the conditions give their patients seeds in different groups; run both on the same seeds")
+    return Crossed(a.patients - b.patients, a.seeds + tuple(-shifts for shifts in b.seeds), a.groups)
 
 
 def hierarchical_ci(data: Crossed, confidence: float = 0.95, seed: int = 0) -> Interval:
@@ -114,7 +143,7 @@ def hierarchical_ci(data: Crossed, confidence: float = 0.95, seed: int = 0) -> I
 
     Returns:
         The mean with its interval. With one seed it is that of :func:`mean_ci` over patients, and its ``method``
-        says that the share of the seeds is unknown.
+        says that the share of the seeds is unknown. Where patients lie in groups it is Student's t over groups.
 
     Raises:
         SkipSegError: If ``confidence`` lies outside (0, 1).
@@ -132,6 +161,8 @@ def hierarchical_ci(data: Crossed, confidence: float = 0.95, seed: int = 0) -> I
         return Interval(*_numbers(over_patients), method=f"{over_patients.method}; {few}")
     if not data.variances.any():
         return over_patients
+    if data.nested:
+        return _over_groups(data, data.nested, confidence)
     low, high = _ends(data, _errors(data, seed), confidence)
     sizes = " and ".join(str(len(shifts)) for shifts in data.seeds)
     method = f"{100 * confidence:.4g} % interval, hierarchical bootstrap over {len(data.patients)} patients and {sizes}"
@@ -143,7 +174,8 @@ def hierarchical_p(data: Crossed, seed: int = 0) -> float:
     """Test whether a mean over patients and seeds is 0, two-sided.
 
     Returns:
-        The share ``(b + 1) / (m + 1)`` of drawn errors that are at least as large as the estimate.
+        The share ``(b + 1) / (m + 1)`` of drawn errors that are at least as large as the estimate; that of
+        Student's t over groups where patients lie in groups.
 
     Raises:
         SkipSegError: If there is one patient or one seed only: there is nothing to draw from.
@@ -154,9 +186,28 @@ def hierarchical_p(data: Crossed, seed: int = 0) -> float:
     """
     if not data.replicated:
         raise SkipSegError("a test over patients and seeds needs two of each; test over patients with sign_flip_p")
+    if data.nested:
+        return _p_over_groups(data.estimate, data.nested)
     errors = np.abs(_errors(data, seed))
     least = abs(data.estimate) - 1e-12 * float(np.abs(data.patients).mean())  # a sum in another order differs
     return float((np.count_nonzero(errors >= least) + 1) / (RESAMPLES + 1))
+
+
+def _over_groups(data: Crossed, error: GroupError, confidence: float) -> Interval:
+    """Student's t interval over groups of patients."""
+    half = float(stats.t.isf((1 - confidence) / 2, error.freedom)) * error.variance**0.5
+    method = (
+        f"{100 * confidence:.4g} % interval, Student's t over {error.count} groups of {len(data.patients)} patients "
+        f"that have no seed in common, so that seed and fold are confounded; {error.freedom:.3g} degrees of freedom"
+    )
+    return Interval(data.estimate, data.estimate - half, data.estimate + half, len(data.patients), method)
+
+
+def _p_over_groups(estimate: float, error: GroupError) -> float:
+    """Two-sided p-value of Student's t over groups of patients; 1 if nothing differs."""
+    if error.variance == 0:
+        return float(abs(estimate) < 1e-12)
+    return 2 * float(stats.t.sf(abs(estimate) / error.variance**0.5, error.freedom))
 
 
 def _ends(data: Crossed, errors: Array, confidence: float) -> tuple[float, float]:

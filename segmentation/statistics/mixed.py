@@ -9,6 +9,7 @@ from scipy import stats
 
 from segmentation import SkipSegError
 from segmentation.statistics.hierarchical import Array
+from segmentation.statistics.nested import groups_of
 
 MOST_SCORES = 1500
 """Above this number of scores no model is fitted: the time grows with its cube, 5 s here."""
@@ -69,6 +70,8 @@ def mixed_model(a: Array, b: Array, confidence: float = 0.95) -> MixedModel:
     freedom = min(len(a) - 1, a.shape[1] + b.shape[1] - 2)
     if min(len(a), a.shape[1], b.shape[1]) < 2:
         return _without(freedom, "not fitted: it needs two patients and two seeds of each condition")
+    if groups_of(a) is not None or groups_of(b) is not None:
+        return _without(freedom, "not fitted: groups of patients have no seed in common")
     known = np.concatenate([~np.isnan(a).ravel(), ~np.isnan(b).ravel()])
     if known.sum() > MOST_SCORES:
         return _without(freedom, f"not fitted: {known.sum()} scores are more than {MOST_SCORES}")

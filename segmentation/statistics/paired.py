@@ -85,10 +85,14 @@ class Aligned:
         """Mean difference a minus b, taken apart into patients and seeds."""
         return crossed(self.a - self.b) if self.paired_seeds else minus(crossed(self.a), crossed(self.b))
 
-    def spread(self) -> Spread:
-        """Standard deviations of the differences between patients, seeds and within."""
+    def spread(self) -> Spread | None:
+        """Standard deviations of the differences between patients, seeds and within; None if inseparable."""
+        if self.difference().groups is not None:
+            return None
         if self.paired_seeds:
             split = variance_split(self.a - self.b)
+            if not split.separable:
+                return None
             return Spread(*(max(0.0, part or 0.0) ** 0.5 for part in (split.patient, split.seed, split.residual)))
         patients, *seeds = self.difference().variances
         return Spread(float(patients * len(self.a)) ** 0.5, float(sum(seeds) * self.seeds) ** 0.5, 0.0)
@@ -161,7 +165,7 @@ def paired_difference(
         ('inconclusive', 0.25)
         >>> result.sentence
         'Mean difference +0.0367 (95 % interval -0.0258 to +0.0992): inconclusive: with 3 patients p is 0.25 at
-        best, whatever the difference; at least 6 are needed.'
+        best, whatever the difference; at least 6 are needed to reach 0.05.'
     """
     tables = aligned(a, b)
     data = tables.difference()
@@ -171,7 +175,8 @@ def paired_difference(
     p_value = max(flipped, hierarchical_p(data, seed)) if data.replicated else flipped
     verdict = decide(p_value, wide, narrow, alpha, margin)
     kind = "exact" if wide.n <= MOST_FOR_EXACT else "Monte-Carlo"
-    test = f"{kind} sign-flip test{', no smaller than that over patients and seeds' if data.replicated else ''}"
+    over = "groups" if data.nested else "patients and seeds"
+    test = f"{kind} sign-flip test{f', no smaller than that over {over}' if data.replicated else ''}"
     return PairedDifference(
         mean=wide.estimate,
         low=wide.low,
@@ -190,11 +195,16 @@ def paired_difference(
 
 def detectable_difference(tables: Aligned, alpha: float = 0.05) -> float | None:
     """Smallest true difference that these patients and seeds would likely show; None if nothing scatters."""
-    n = len(tables.a)
+    n, data = len(tables.a), tables.difference()
+    if data.nested:
+        groups, sd = int(data.nested.groups), data.nested.variance**0.5
+        return minimum_detectable_difference(sd * groups**0.5, groups, alpha, POWER) if groups > 1 and sd > 0 else None
     if tables.seeds > 1 < n:
         spread = tables.spread()
-        return detectable_with_seeds(spread, n, tables.seeds, alpha, POWER) if spread.error(n, 2) > 0 else None
-    sd = float(np.std(tables.difference().patients, ddof=1)) if n > 1 else 0.0
+        if spread is None or not spread.error(n, 2) > 0:
+            return None
+        return detectable_with_seeds(spread, n, tables.seeds, alpha, POWER)
+    sd = float(np.std(data.patients, ddof=1)) if n > 1 else 0.0
     return minimum_detectable_difference(sd, n, alpha, POWER) if sd > 0 else None
 
 
@@ -233,7 +243,7 @@ def _finding(
     if smallest_p(wide.n) > alpha:
         return (
             f"inconclusive: with {patients} p is {smallest_p(wide.n):.3g} at best, whatever the difference; "
-            f"at least {fewest_patients(alpha)} are needed."
+            f"at least {fewest_patients(alpha)} are needed to reach {alpha:.3g}."
         )
     detectable = detectable_difference(tables, alpha)
     likely = f"; they would likely show one of {detectable:.2g} or more" if detectable is not None else ""

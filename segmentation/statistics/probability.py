@@ -65,16 +65,15 @@ def _unpaired_wins(a: Array, b: Array) -> Crossed:
     """Wins of tables of shapes ``(n, S)`` and ``(n, T)``, every seed of a against every seed of b."""
     wins = _wins(a[:, :, np.newaxis], b[:, np.newaxis, :])
     by_a, by_b = crossed(np.nanmean(wins, axis=2)), crossed(np.nanmean(wins, axis=1))
-    return minus(by_a, Crossed(np.zeros(len(a)), tuple(-shifts for shifts in by_b.seeds)))
+    return minus(by_a, Crossed(np.zeros(len(a)), tuple(-shifts for shifts in by_b.seeds), by_b.groups))
 
 
 def _effective(wins: Crossed, share: float, confidence: float) -> float:
     """Number of independent patients that would tell as much, with few degrees of freedom made up for."""
-    n = len(wins.patients)
-    variances = np.array([x.var(ddof=1) / len(x) if len(x) > 1 else 0.0 for x in wins.factors])
+    n, variances = len(wins.patients), wins.variances
     if not variances.any() or share in (0.0, 1.0):
         return float(n)
-    freedom = np.array([max(1, len(values) - 1) for values in wins.factors])
-    satterthwaite = variances.sum() ** 2 / (variances**2 / freedom).sum()
+    satterthwaite = variances.sum() ** 2 / (variances**2 / wins.freedoms).sum()
     ends = stats.t.isf((1 - confidence) / 2, np.array([n - 1, satterthwaite]))
-    return float(share * (1 - share) / variances.sum() * math.pow(ends[0] / ends[1], 2))
+    effective = float(share * (1 - share) / variances.sum() * math.pow(ends[0] / ends[1], 2))
+    return min(float(n), effective) if wins.nested else effective  # groups may agree by chance

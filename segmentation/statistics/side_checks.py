@@ -1,5 +1,6 @@
 """Second opinions on a paired comparison: none of them decides, each shows another side."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
@@ -24,9 +25,9 @@ class Checks:
 
     Attributes:
         wilcoxon_p: Of Wilcoxon's signed-rank test over patients, which takes the trained networks as given.
-        hierarchical_p: Of the test over patients and seeds; None with one seed.
+        hierarchical_p: Of the test over patients and seeds, or over groups of patients; None with one seed.
         superiority: P(A>B), the probability that a patient scores higher under a.
-        spread: Standard deviations of the differences; None with one seed, which cannot tell them apart.
+        spread: Standard deviations of the differences; None where the seeds cannot tell them apart.
         detectable: Smallest true difference that is found with probability 0.8.
         cases_needed: Number of seeds to the number of patients that find a true difference of the margin with
             probability 0.8; None where no number suffices. Empty without a margin.
@@ -93,13 +94,19 @@ def checks(
 def _cases(tables: Aligned, margin: float, alpha: float) -> dict[str, int | None]:
     """Patients needed to find a difference of the margin, by number of seeds."""
     data = tables.difference()
+    n = len(data.patients)
+    if data.nested:  # the seeds needed, each with as many patients as now
+        groups = data.nested.groups
+        sd = (data.nested.variance * groups) ** 0.5
+        seeds = cases_needed(sd, margin, alpha, POWER) if sd > 0 else 0
+        return {str(seeds): math.ceil(seeds * n / groups)} if seeds else {}
     if data.replicated:
         spread = tables.spread()
-        if not spread.error(2, 2) > 0:
+        if spread is None or not spread.error(2, 2) > 0:
             return {}
         numbers = sorted({tables.seeds, *PLANNED_SEEDS})
         return {str(s): cases_needed_with_seeds(spread, margin, s, alpha, POWER) for s in numbers}
-    sd = float(data.patients.std(ddof=1)) if len(data.patients) > 1 else 0.0
+    sd = float(data.patients.std(ddof=1)) if n > 1 else 0.0
     return {"1": cases_needed(sd, margin, alpha, POWER)} if sd > 0 else {}
 
 

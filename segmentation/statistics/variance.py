@@ -42,6 +42,11 @@ class VarianceSplit:
     folds: int
 
     @property
+    def separable(self) -> bool:
+        """Whether any component could be estimated."""
+        return bool(self.sd)
+
+    @property
     def sd(self) -> dict[str, float]:
         """Standard deviation of each known component, in the unit of the score; one below 0 counts as 0."""
         parts = {name: asdict(self)[name] for name in ("patient", "seed", "fold", "run", "residual")}
@@ -59,12 +64,13 @@ def variance_split(values: Array, folds: Sequence[int] | None = None) -> Varianc
 
     Args:
         values: One value for each patient and seed, shape ``(n, S)``; nan where one is missing. A seed that
-            lacks a patient is left out, unless no seed has all of them.
+            lacks a patient is left out, unless no seed has all of them; then so is a patient that lacks a seed.
         folds: Fold that each patient was held out in; by default all in one.
 
     Returns:
         The components. Those that the design cannot tell are None: with one patient a fold ``fold`` holds the
-        patients too, and ``patient`` is None.
+        patients too, and ``patient`` is None. All are None if no patient has all seeds and no seed all patients,
+        as where each seed ran one fold.
 
     Raises:
         SkipSegError: If the table is empty, or ``folds`` has another length.
@@ -81,11 +87,14 @@ def variance_split(values: Array, folds: Sequence[int] | None = None) -> Varianc
         raise SkipSegError(
             f"need patients by seeds and a fold a patient, got shape {values.shape}, {len(groups)} folds"
         )
-    table, groups = _complete(values, groups)
+    table, kept = _complete(values, groups)
+    if not len(table):
+        return VarianceSplit(None, None, None, None, None, len(values), values.shape[1], len(np.unique(groups)))
+    groups = kept
     names, index = np.unique(groups, return_inverse=True)
     (n, seeds), count = table.shape, len(names)
     means = np.array([table[index == fold].mean(axis=0) for fold in range(count)]).reshape(count, seeds)
-    single = float(np.mean(1 / np.bincount(index))) if n else 0.0  # of a fold's mean, in variances of one patient
+    single = float(np.mean(1 / np.bincount(index)))  # of a fold's mean, in variances of one patient
     within = table - means[index]
     residual = _over((within - within.mean(axis=1, keepdims=True)) ** 2, (n - count) * (seeds - 1))
     patient = _less(_over(within.mean(axis=1) ** 2, n - count), (residual, 1 / max(1, seeds)))

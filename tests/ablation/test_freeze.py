@@ -8,7 +8,7 @@ import pytest
 
 from segmentation import SkipSegError
 from segmentation.ablation.freeze import freeze
-from segmentation.ablation.protocol import read_protocol
+from segmentation.ablation.protocol import read_protocol, verify
 from segmentation.ablation.study import expand, read_study
 from segmentation.runs import content_hash, read_json, write_json
 
@@ -191,3 +191,25 @@ def test_two_hundred_runs_are_frozen_in_seconds_without_torch(tmp_path, pictures
     assert folder == str(tmp_path / "out")
     assert float(seconds) < 5
     assert len(list((tmp_path / "out" / "runs").glob("*/config.yaml"))) == 210
+
+
+def test_a_registered_study_is_verified_and_an_edited_one_refused(tmp_path, pictures, write_study):
+    out = tmp_path / "out"
+    frozen(write_study(tmp_path, pictures), out)
+    verify(out)
+    study = read_json(out / "study.json")
+    kept = {key: value for key, value in study.items() if key != "hash"}
+    rehashed = [kept | change for change in ({"margin": 0.2}, {"contrasts": []})]
+    for edited in (study | {"seeds": [1]}, *(each | {"hash": content_hash(each)} for each in rehashed)):
+        write_json(out / "study.json", edited)
+        with pytest.raises(SkipSegError, match=r"study\.json was changed after registration; restore it"):
+            verify(out)
+
+
+def test_frozen_study_says_what_a_budget_was_matched_to(tmp_path, pictures, write_study):
+    conditions = {"concat": {}, "none": {"network.long_skip": "none", "network.budget_match": "params"}}
+    base = {"folds": 0, "epochs": 2, "steps_per_epoch": 2, "device": "cpu", "network": {"depth": 2, "width": 16}}
+    frozen(write_study(tmp_path, pictures, base=base, conditions=conditions), tmp_path / "out")
+    arms = read_json(tmp_path / "out" / "study.json")["arms"]
+    matched = {name: (arm["matched"], arm["matched_to"]) for name, arm in arms.items()}
+    assert matched == {"concat": ("none", None), "none": ("params", "concat")}

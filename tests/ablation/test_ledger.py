@@ -52,7 +52,7 @@ def test_frozen_runs_wait(frozen):
         (run.id, run.condition, run.job.settings.fold, 0) for run in runs
     ]
     assert standing(out) == [("waiting", 0, ())] * 4
-    assert summarise(entries) == "4 runs: 2 conditions, 2 folds, 1 seeds; 4 waiting"
+    assert summarise(entries) == "4 runs: 2 conditions, 2 folds, 1 seed; 4 waiting"
 
 
 def test_each_attempt_is_counted_and_each_reason_kept(frozen):
@@ -109,7 +109,7 @@ def test_added_runs_wait_beside_finished_ones(frozen):
         finish(run)
     kinds = {kind: {"network.long_skip": kind} for kind in ("concat", "none", "add")}
     out, _ = frozen(conditions=kinds)
-    assert summarise(read_ledger(out)) == "6 runs: 3 conditions, 2 folds, 1 seeds; 2 waiting, 4 finished"
+    assert summarise(read_ledger(out)) == "6 runs: 3 conditions, 2 folds, 1 seed; 2 waiting, 4 finished"
 
 
 def test_no_study(tmp_path):

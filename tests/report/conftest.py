@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from segmentation.runs import write_csv, write_json, write_text
+from segmentation.runs import content_hash, write_csv, write_json, write_text
 
 COLUMNS = [
     *("case", "patient", "class", "dice", "iou", "sensitivity", "precision", "hd95_mm", "assd_mm", "nsd"),
@@ -58,7 +58,6 @@ def write_run(folder, cases, *, condition="concat", seed=0, fold=0, level=None, 
         {
             "state": state,
             "parameters": 482_113 if condition == "concat" else 449_345,
-            "steps": 250,
             "train_cases": ["x"] * 3,
             "val_cases": list(cases),
             "hash": "ab" * 32,
@@ -84,6 +83,16 @@ def write_run(folder, cases, *, condition="concat", seed=0, fold=0, level=None, 
     for rank, case in enumerate(cases):
         if "/" not in case:
             Image.new("RGB", (49, 67), (30 * fold, 90, 60 + 40 * seed)).save(overlays / f"{rank:02}_{case}.png")
+
+
+def register_study(folder, study):
+    """Write study.json and protocol.json with the hashes that bind them."""
+    declared = [[*pair, "any"] for pair in study["contrasts"]]
+    protocol = {key: study[key] for key in ("name", "question", "primary_metric", "alpha", "margin")}
+    protocol |= {"contrasts": declared}
+    write_json(folder / "protocol.json", protocol | {"hash": content_hash(protocol)})
+    study = study | {"protocol": content_hash(protocol), "amendments": []}
+    write_json(folder / "study.json", study | {"hash": content_hash(study)})
 
 
 @pytest.fixture
@@ -112,7 +121,9 @@ def study_writer():
         for fold in range(folds):
             held_out = {c: p for c, p in cases.items() if (int(p.removeprefix("pat_")) - 1) % folds == fold}
             for condition in conditions:
-                for seed in seeds:
+                for place, seed in enumerate(seeds):
+                    if header.get("rotate_folds") and place % folds != fold:
+                        continue
                     name = f"c{conditions.index(condition)}-f{fold}-s{seed}"
                     runs.append({"id": name, "condition": condition, "fold": fold, "seed": seed})
                     if name not in skip:
@@ -145,11 +156,10 @@ def study_writer():
             "seeds": list(seeds),
             "folds": list(range(folds)),
             "split": {"method": "leave one patient out", "hash": "cd" * 32},
-            "hash": "ef" * 32,
             "runs": runs,
         }
-        (folder / "study.json").parent.mkdir(parents=True, exist_ok=True)
-        (folder / "study.json").write_text(json.dumps(study | header))
+        folder.mkdir(parents=True, exist_ok=True)
+        register_study(folder, study | header)
         return folder
 
     return write

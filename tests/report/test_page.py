@@ -11,6 +11,7 @@ from segmentation.metrics.policy import POLICY
 from segmentation.report.page import render, write_report
 from segmentation.report.read import read_study
 from segmentation.report.results import build_results
+from segmentation.runs import read_json, write_json
 
 VOID = {"meta", "br", "img", "link", "hr", "input"}
 
@@ -85,7 +86,6 @@ def test_the_page_shows_what_the_study_is_about(page_of):
         "CC BY-NC 3.0",
         "Keep this notice.",
         "Somebody et al. 2014",
-        "ef" * 32,
         "cd" * 32,
         "leave one patient out",
         "network.long_skip",
@@ -93,6 +93,49 @@ def test_the_page_shows_what_the_study_is_about(page_of):
         "913 MB",
     ):
         assert wanted in text, wanted
+
+
+def test_the_page_names_the_hash_of_the_study(study_writer, tmp_path):
+    folder = study_writer(tmp_path / "study")
+    assert read_json(folder / "study.json")["hash"] in read_page(write_report(folder)).text
+
+
+def test_steps_are_those_of_the_curves(page_of):
+    rows = [line for line in page_of().read_text().splitlines() if "c0-f0-s0</code>" in line]
+    assert '<td class="n">1000</td>' in rows[0]  # 40 epochs of 25 steps
+
+
+def test_a_matched_budget_is_shown_with_how_close_it_is(page_of):
+    arms = {
+        "concat": {"parameters": 1000, "macs": 5000, "channels": [4, 8], "matched": "none", "matched_to": None},
+        "none": {"parameters": 1004, "macs": 7000, "channels": [5, 9], "matched": "params", "matched_to": "concat"},
+    }
+    path = page_of(arms=arms)
+    text = " ".join(read_page(path).text)
+    assert "parameters of concat, +0.40 %" in text
+    assert text.index("Settings in which") < text.index("network.budget_match") < text.index("Settings that all")
+    budgets = {n: c["budget"] for n, c in read_json(path.with_name("results.json"))["conditions"].items()}
+    assert budgets["none"] == arms["none"] | {"off_percent": pytest.approx(0.4)}
+    assert budgets["concat"] == arms["concat"] | {"off_percent": None}
+
+
+def test_without_a_matched_budget_there_is_no_such_column(page_of):
+    assert 'data-name="budget"' not in page_of().read_text()
+
+
+def test_rotated_folds_are_told_apart_from_nothing_and_said_so(page_of):
+    path = page_of(patients=12, seeds=(0, 1, 2), folds=3, rotate_folds=True)
+    text = " ".join(" ".join(read_page(path).text).split())
+    results = read_json(path.with_name("results.json"))
+    assert "seed and fold are confounded" in text
+    assert "not separable: each seed has one fold" in text
+    contrast = results["contrasts"][0]
+    assert "3 groups of 12 patients" in contrast["method"]
+    assert "seed and fold are confounded" in contrast["method"]
+    assert (contrast["n"], contrast["seeds"], contrast["checks"]["spread"]) == (12, 3, None)
+    assert contrast["checks"]["detectable"] > 0
+    variance = results["conditions"]["none"]["variance"]
+    assert (variance["patients"], variance["seeds"], variance["folds"], variance["sd"]) == (12, 3, 3, {})
 
 
 def test_every_table_of_scores_carries_the_policy(page_of):
@@ -225,3 +268,20 @@ def test_a_folder_that_is_no_study_is_refused(tmp_path):
     with pytest.raises(SkipSegError, match=r"neither study\.json nor run\.json"):
         write_report(tmp_path)
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(SkipSegError, match=r"gone is not a folder"):
+        write_report(tmp_path / "gone")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("study.json", {"alpha": 0.2}, r"study\.json was changed after registration; restore it"),
+        ("study.json", {"hash": None}, r"study\.json was changed after registration; restore it"),
+        ("protocol.json", {"alpha": 0.2}, r"protocol\.json is not what .* registered with; restore it"),
+    ],
+)
+def test_an_edited_study_is_not_reported(study_writer, tmp_path, name, change, message):
+    folder = study_writer(tmp_path)
+    write_json(folder / name, read_json(folder / name) | change)
+    with pytest.raises(SkipSegError, match=message):
+        write_report(folder)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from segmentation import SkipSegError
 from segmentation.figures import Figure, Series
 from segmentation.report.axes import LogScale, axis_for, significant, tick_names
-from segmentation.report.chart import column_names
+from segmentation.report.chart import LETTER, column_names
 from segmentation.report.maps import palette_for
 from segmentation.report.plots import render
 
@@ -141,6 +141,27 @@ def test_few_columns_print_their_values_and_zero_has_the_middle_colour():
     assert min(red, green, blue) > 235
     assert palette.is_dark(-0.4)
     assert not palette.is_dark(0.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (1.3e-7, "10⁻⁷"),
+        (3.4e-7, "3x10⁻⁷"),
+        (-3.4e-7, "-3e-7"),
+        (-0.00123, "-0.001"),
+        (9.87, "9.9"),
+        (-54321.0, "-54321"),
+        (-9_876_543, "-1e7"),
+        (-8.1e-12, "-8e-12"),
+        (6.6e15, "7x10¹⁵"),
+    ],
+)
+def test_what_cells_print_fits_them(value, expected):
+    element = parsed(Figure("heatmap", "Lesions", rows=["a"], ticks=["L0"], values=[[value]]))
+    (printed,) = texts(element, "on-dark") + texts(element, "on-light")
+    assert printed == expected.replace("-", "\N{MINUS SIGN}").replace("x", "\N{MULTIPLICATION SIGN}")
+    assert LETTER * len(printed) < 42
 
 
 def test_contours_of_a_plane_are_straight_and_in_order():

@@ -30,6 +30,7 @@ def write_probe(run, kind="gradients", **changes):
         "values": {"start": {"V": -2.0, "layers": [{"name": "a", "rms": 1e-3}, {"name": "b", "rms": None}]}},
         "figures": [FIGURE.to_plain()],
         "note": "V and C are read together.",
+        "settings": {"batches": 4, "cases": 16, "seed": 3},
     }
     (run / "probes" / f"{kind}.json").write_text(json.dumps(content | changes))
 
@@ -39,7 +40,8 @@ def test_the_page_of_a_run_shows_its_probes(run):
     section = page[page.index('<section id="probes"') :]
     section = section[: section.index("</section>")]
     for wanted in (
-        "<h3>gradients</h3>",
+        "<h3>Gradient in every layer, at the start and now</h3>",
+        "<code>gradients</code>: 4 training batches, at most 16 held-out cases, seed 3<",
         'aria-label="RMS gradient. Lines over layer: start from 10⁻⁵ to 0.001."',
         "V and C are read together.",
         "<code>profile</code>",
@@ -71,6 +73,34 @@ def test_a_probe_that_cannot_be_shown_says_why_and_spares_the_others(run):
     page = write_report(run).read_text()
     assert "is not what a probe writes" in page
     assert str(run) not in page
+
+
+def test_sections_that_were_measured_differently_say_so(run):
+    write_probe(run, "lesion", settings={"batches": 4, "cases": 2, "seed": 0})
+    write_probe(run, "odd", settings=None)
+    measured = {probe.kind: probe.measured for probe in read_probes(run)}
+    assert measured == {
+        "gradients": "4 training batches, at most 16 held-out cases, seed 3",
+        "lesion": "4 training batches, at most 2 held-out cases, seed 0",
+        "odd": "",
+    }
+
+
+def test_headings_say_what_a_known_kind_measures(run):
+    write_probe(run, "block_lesion")
+    write_probe(run, "odd")
+    assert {probe.kind: probe.title for probe in read_probes(run)} == {
+        "block_lesion": "Change of Dice when a branch is bypassed",
+        "gradients": "Gradient in every layer, at the start and now",
+        "odd": "odd",
+    }
+
+
+def test_long_tables_are_folded(run):
+    write_probe(run, values={"V": 1, "short": [{"n": i} for i in range(12)], "long": [{"n": i} for i in range(13)]})
+    page = write_report(run).read_text()
+    assert "<details><summary>long: 13 rows</summary>" in page
+    assert "<summary>short" not in page
 
 
 def test_hostile_probes_stay_text(run):

@@ -124,6 +124,7 @@ def test_declared_contrasts_are_judged_by_holm(study_writer, tmp_path):
     assert [c["level"] for c in declared] == pytest.approx([1 - each.level for each in expected], abs=1e-6)
     assert all((c["p_holm"] <= 0.05) == (c["verdict"] == "different") for c in declared)
     assert "Over 3 declared contrasts p is" in declared[0]["sentence"]
+    assert declared[0]["sentence"].endswith(f"(Holm), and this one is judged at {declared[0]['alpha']:.3g}.")
     assert {(c["alpha"], c["p_holm"]) for c in contrasts if not c["declared"]} == {(0.05, None)}
 
 

@@ -208,6 +208,25 @@ def test_what_no_suite_writes_is_refused(tmp_path, changes, message):
     assert not (tmp_path / "report.html").exists()
 
 
+def test_one_replicate_has_no_interval(tmp_path):
+    lone = readout("slope", None, -0.3) | {"low": None, "high": None}
+    series = Series("plain", [-0.87, -0.5], low=[-0.87, -0.5], high=[-0.87, -0.5])
+    figures = [Figure(kind, "Slopes", ticks=["a", "b"], series=[series]).to_plain() for kind in ("bars", "lines")]
+    words = Page(write_suite_page(write_result(tmp_path, readouts=[lone], figures=figures))).words
+    assert "-0.3 one replicate: no interval" in words
+    assert "(-0.87 to -0.87)" not in words
+    assert "with intervals" not in words
+
+
+@pytest.mark.parametrize("place", ["", "s01-vanish"])
+def test_an_unfinished_suite_is_named(tmp_path, capsys, place):
+    (tmp_path / place).mkdir(exist_ok=True)
+    (tmp_path / place / "protocol.json").write_text(json.dumps({"suite": "s01-vanish"}))
+    assert main(["report", str(tmp_path)]) != 0
+    assert "a suite that is unfinished; run `skipseg suite` again" in capsys.readouterr().err
+    assert not (tmp_path / "report.html").exists()
+
+
 def test_the_same_results_give_the_same_page(tmp_path):
     assert (
         write_suite_page(write_result(tmp_path / "a")).read_bytes()

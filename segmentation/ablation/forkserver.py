@@ -5,11 +5,11 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from multiprocessing.context import BaseContext
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.forkserver import ensure_running
 
 
-def start_forkserver(modules: Sequence[str]) -> BaseContext:
+def start_forkserver(modules: Sequence[str]) -> ForkServerContext | SpawnContext:
     """Start the server, if it does not run yet, and give the context whose processes it forks.
 
     Ctrl-C reaches every process of a terminal. The server and its children ignore it: the process that started them

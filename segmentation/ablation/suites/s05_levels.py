@@ -16,7 +16,7 @@ LEVELS: tuple[int, ...] = (0, 1, 2)
 TASKS: dict[str, dict[str, Any]] = {"blob": {"task": "blob", "noise": 0.3}, "thin": {"task": "thin", "noise": 0.3}}
 PLANTED: dict[int, dict[str, Any]] = {
     0: {"task": "thin", "noise": 0.3, "level": 0},
-    1: {"task": "thin", "noise": 0.6, "level": 1},
+    1: {"task": "thin", "noise": 0.45, "level": 1},
 }
 """Tasks whose detail lies at a known level: a finer one shows it under more noise, a coarser one has lost it."""
 SUBSETS = [levels for size in range(len(LEVELS) + 1) for levels in combinations(LEVELS, size)]

@@ -180,7 +180,7 @@ def test_three_kills_change_no_result(study, results, tmp_path):
 @pytest.mark.slow
 def test_twenty_kills_at_random_moments_change_no_result(study, results, tmp_path):
     moments = random.Random(0)
-    check_kills(study, results, tmp_path, [moments.uniform(0, 0.2) for _ in range(20)], folds=None, seeds=[*range(5)])
+    check_kills(study, results, tmp_path, [moments.uniform(0, 0.08) for _ in range(20)], folds=None, seeds=[*range(5)])
 
 
 def check_kills(study, results, tmp_path, shares, **changes) -> None:

@@ -115,7 +115,7 @@ def attempt(folder: Path) -> Generator[None]:
         write_json(path, {"began": began, "host": platform.node(), "process": os.getpid()})
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # whatever ended the attempt is its reason; it is raised again
             fail(folder, " ".join(str(error).split()) or type(error).__name__)
             raise
 

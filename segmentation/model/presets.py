@@ -19,6 +19,16 @@ _UNET2015: dict[str, Any] = {
     "norm": "none",
 }
 
+_NNUNET: dict[str, Any] = {
+    "long_skip": "concat",
+    "depth": 5,
+    "width": 32,
+    "max_width": 320,
+    "activation": "leaky_relu",
+    "norm": "instance",
+    "downsample": "first_conv",
+    "deep_supervision": True,
+}
 PRESETS: dict[str, dict[str, Any]] = {
     "unet2015": _UNET2015,
     "unet_noskip": _UNET2015 | {"long_skip": "none"},
@@ -77,28 +87,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "activation": "relu",
         "norm": "batch",
     },
-    "nnunet_like": {
-        "long_skip": "concat",
-        "depth": 5,
-        "width": 32,
-        "max_width": 320,
-        "activation": "leaky_relu",
-        "norm": "instance",
-        "downsample": "first_conv",
-        "deep_supervision": True,
-    },
-    "resenc_like": {
-        "long_skip": "concat",
-        "short_skip": "add",
-        "short_skip_where": ["encoder", "bottleneck"],
-        "depth": 5,
-        "width": 32,
-        "max_width": 320,
-        "activation": "leaky_relu",
-        "norm": "instance",
-        "downsample": "first_conv",
-        "deep_supervision": True,
-    },
+    "nnunet_like": _NNUNET,
+    "resenc_like": {**_NNUNET, "short_skip": "add", "short_skip_where": ["encoder", "bottleneck"]},
     "sigmoid_plain": {
         "long_skip": "none",
         "depth": 3,

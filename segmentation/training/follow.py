@@ -71,7 +71,7 @@ def followed(rank: Rank, settings: TrainSettings) -> Generator[Rank]:
         threading.Thread(target=_watch, args=(followers, over := threading.Event()), daemon=True).start()
         try:
             yield rank
-        except Exception as error:
+        except Exception as error:  # whose fault it was is known to the process that died first; raised either way
             _complain_of(followers, error)
             raise
         finally:

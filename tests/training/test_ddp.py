@@ -196,12 +196,12 @@ def test_killed_at_any_process_it_continues_to_the_same_bytes(pictures, tiny, re
     for number, victim in enumerate((0, 1)):
         process = subprocess.Popen(command(settings, tmp_path), stdout=-1, stderr=-1, text=True)
         table = settings.out / "metrics.csv"
-        wait_until(lambda n=5 + 10 * number: table.exists() and len(read_csv(table)) > n)  # noqa: B023
+        wait_until(lambda n=5 + 10 * number: table.exists() and len(read_csv(table)) > n)  # noqa: B023 - called at once
         every = [process.pid, *descendants(process.pid)]
         assert len(every) == 2
         os.kill(every[victim], signal.SIGKILL)
         _, error = process.communicate(timeout=60)
-        wait_until(lambda: not any(map(is_running, every)))  # noqa: B023
+        wait_until(lambda: not any(map(is_running, every)))  # noqa: B023 - called at once
         if victim:
             assert process.returncode == 1
             assert error == (

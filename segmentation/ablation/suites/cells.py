@@ -62,7 +62,7 @@ def _do(module: str, missing: Sequence[tuple[Mapping[str, Any], Path]], workers:
                     bar.update()
         except BrokenProcessPool:
             raise SkipSegError("a process was killed, which usually means too little memory; rerun to go on") from None
-        except BaseException:
+        except BaseException:  # an error of a cell, a full disk or Ctrl-C: nothing that was started is left running
             pool.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():
                 process.terminate()

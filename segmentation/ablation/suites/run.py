@@ -66,19 +66,21 @@ def run_suites(settings: SuiteSettings) -> list[Path]:
 def _run_suite(module: str, suite: Suite, folder: Path, settings: SuiteSettings) -> Path:
     """Run one suite in ``folder``."""
     grid = dict(suite.grid[settings.size])
+    work = suite.study(grid) if suite.study else suite.cells(grid)
     protocol = {
         "suite": suite.name,
         "claim": suite.claim,
         "size": settings.size,
         "grid": grid,
         "pass_rule": suite.pass_rule,
+        "work": content_hash(work),
     }
     _freeze(protocol, folder)
     workers = settings.workers or (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
-    if suite.study:
-        found, seconds = run_study(suite.study(grid), folder, settings)
+    if isinstance(work, dict):
+        found, seconds = run_study(work, folder, settings)
     else:
-        found, seconds = work_through(module, suite.cells(grid), folder / "cells", workers, suite.name)
+        found, seconds = work_through(module, work, folder / "cells", workers, suite.name)
     result: dict[str, Any] = {
         **protocol,
         "title": suite.title,
@@ -114,4 +116,4 @@ def _what(known: Mapping[str, Any], protocol: Mapping[str, Any]) -> str:
     if "suite" not in known:
         return "a study"
     same = known["suite"] == protocol["suite"] and known["size"] == protocol["size"]
-    return f"{known['suite']} at size {known['size']}{', with another claim, grid or rule' if same else ''}"
+    return f"{known['suite']} at size {known['size']}{', with another claim, grid, rule or task' if same else ''}"

@@ -85,8 +85,9 @@ def _judge(found: Found, grid: Any) -> Findings:
         ],
         reading=[
             "The formula is exact: with the skip, dz/dw1 = (w3 w2 + 1) x stays near x however small the weights are.",
-            "It is half of the story. dz/dw2 = w3 w1 x and dz/dw3 = w2 w1 x hold no + 1: the layers inside the skipped "
-            "branch receive gradients as small as before. A skip rescues what lies before it, not what it skips.",
+            "It is half of the story. dz/dw2 = w3 w1 x and dz/dw3 = w2 w1 x hold no + 1: the layers inside the "
+            "skipped branch receive gradients as small as before. A skip rescues what lies before it, not what it "
+            "skips.",
         ],
         figures=[
             Figure(
@@ -106,13 +107,12 @@ SUITE = Suite(
     name="s00-scalar-chain",
     title="The chain rule and the + 1",
     claim=(
-        "z = (w3 w2 + 1) w1 x: the skip adds 1 to the factor that reaches the first weight, so its gradient does "
-        "not vanish."
+        "If w3 or w2 is small the gradient signal telling w1 in which way to change does not reach w1. Solution: "
+        "link w1 to z directly, via a skip connection: z = (w3 w2 + 1) w1 input."
     ),
     pass_rule=(
-        "autograd, the formula and finite differences agree within a relative 1e-6; with all weights at 0.01, "
-        "dz/dw1 is "
-        "about x with the skip and 1e-4 x without; dz/dw2 is the same with and without."
+        "autograd, the formula and finite differences agree within a relative 1e-6; with all weights at 0.01, dz/dw1 "
+        "is about x with the skip and 1e-4 x without; dz/dw2 is the same with and without."
     ),
     grid={size: {"weights": [1.0, 0.1, 0.01]} for size in ("smoke", "cpu", "gpu")},
     cells=_cells,

@@ -96,12 +96,10 @@ def _judge(found: Found, grid: Any) -> Findings:
             "chains of "
             f"{', '.join(map(str, lengths))} convolutions. Negative: the gradient is smaller at the input.",
             "The claim names sigmoid and tanh together. What decides is the product of derivative and weights: the "
-            "derivative of "
-            "the sigmoid is at most 0.25, that of tanh is 1 at 0, so with Xavier's weights tanh need not vanish, "
-            "and ReLU can "
-            "where the weights are too small. Preserved does not mean bounded either: a sum of many branches that "
-            "are not "
-            "normalised can grow with depth. A batch norm hides the effect altogether, and can turn it round.",
+            "derivative of the sigmoid is at most 0.25, that of tanh is 1 at 0, so with Xavier's weights tanh need "
+            "not vanish, and ReLU can where the weights are too small. Preserved does not mean bounded either: a sum "
+            "of many branches that are not normalised can grow with depth. A batch norm hides the effect altogether, "
+            "and can turn it round.",
         ],
         figures=[
             _figure(decades, lengths, activation, init)
@@ -135,16 +133,15 @@ SUITE = Suite(
     name="s01-vanish",
     title="Vanishing gradients",
     claim=(
-        "Activation functions like sigmoid or tanh compress their input values into a small range, leading to "
-        "derivatives that "
-        "are less than 1. When gradients are multiplied across many layers, they get smaller and smaller, potentially "
-        "approaching zero. A shortcut path allows the gradient to flow directly through the skipped layers."
+        "Activation functions like sigmoid or tanh compress their input values into a small range ... leading to "
+        "derivatives that are less than 1. When gradients are multiplied across many layers, they get smaller and "
+        "smaller, potentially approaching zero. ... This creates a shortcut path that allows the gradient to flow "
+        "directly through the skipped layers."
     ),
     pass_rule=(
-        "Without normalisation: the plain sigmoid chain loses more than 0.5 decades a layer; with add and with "
-        "dense it stays "
-        "within 0.1 a layer; tanh with Xavier's weights loses less than 0.1. Each with its whole 95 % interval "
-        "over seeds."
+        "Without normalisation: the plain sigmoid chain loses more than 0.5 decades a layer; with add and with dense "
+        "it stays within 0.1 a layer; tanh with Xavier's weights loses less than 0.1. Each with its whole 95 % "
+        "interval over seeds."
     ),
     grid={
         "smoke": {"lengths": [4, 8, 16, 32], "seeds": 1},

@@ -79,11 +79,9 @@ def _judge(found: Found, grid: Any) -> Findings:
             f"Steps are measured at the start, at the learning rate of the claim, {RATE:g}. In float32 a weight "
             f"near 0.1 has its "
             "next neighbour 7.5e-9 away: a step of 1e-19 leaves it bit for bit as it was, so frozen can be counted.",
-            "Adam divides the gradient by its own size and hides vanishing until the gradient comes near its eps "
-            "of 1e-8. The "
-            "trainings use a learning rate of 1e-2 for SGD with momentum and 1e-3 for Adam, as one would; what "
-            "stays at a Dice of "
-            "0 there is not stuck for want of a larger rate alone.",
+            "Adam divides the gradient by its own size and hides vanishing until the gradient comes near its eps of "
+            "1e-8. The trainings use a learning rate of 1e-2 for SGD with momentum and 1e-3 for Adam, as one would; "
+            "what stays at a Dice of 0 there is not stuck for want of a larger rate alone.",
         ],
         figures=[
             bars_of(step, "log10 of the mean step of the first layer", f"log10(rate x mean gradient), rate {RATE:g}"),
@@ -99,17 +97,13 @@ SUITE = Suite(
     title="Layers that do not move",
     claim=(
         "If the average gradient for an early layer is on the order of 1e-15 and the learning rate is 1e-4, the "
-        "resulting weight "
-        "update becomes 1e-19. Such minuscule updates lead to negligible changes in the model, effectively "
-        "stalling the "
-        "training process."
+        "resulting weight update becomes 1e-19. Such minuscule updates lead to negligible changes in the model, "
+        "effectively stalling the training process."
     ),
     pass_rule=(
         "In the deepest sigmoid chain the plain one ends with Dice below 0.1 and the one with add above 0.6; the "
-        "plain one's "
-        "first step under SGD is below 1e-15 on average and leaves more than 99 % of the first layer's weights bit "
-        "for bit. "
-        "Each with its whole 95 % interval over replicates."
+        "plain one's first step under SGD is below 1e-15 on average and leaves more than 99 % of the first layer's "
+        "weights bit for bit. Each with its whole 95 % interval over replicates."
     ),
     grid={
         "smoke": {"lengths": [4, 16], "seeds": 1, "steps": 40},

@@ -232,13 +232,13 @@ SUITE = Suite(
     name="s03-gradient-profile",
     title="Gradients over the levels of a U-Net",
     claim=(
-        "By providing alternative paths for gradients during backpropagation, skip connections help maintain a robust "
-        "gradient flow throughout the network."
+        "By providing alternative paths for gradients during backpropagation, skip connections help maintain a "
+        "robust gradient flow throughout the network."
     ),
     pass_rule=(
         "With sigmoid and without normalisation, for long skips by concat and by add: C(long only) is more than 1 "
-        "below C(long and short add), each with its whole 95 % interval over replicates. Long skips alone then do not "
-        "maintain the flow throughout."
+        "below C(long and short add), each with its whole 95 % interval over replicates. Long skips alone then do "
+        "not maintain the flow throughout."
     ),
     grid={
         "smoke": {"seeds": 1, "epochs": 10, "epoch_steps": 3},

@@ -80,14 +80,12 @@ def _judge(found: Found, grid: Any) -> Findings:
         ],
         reading=[
             "The claim is about tasks as much as about networks. A network without skips has to carry every detail "
-            "through a map "
-            "of an eighth of the resolution: thin curves lose most there, compact blobs little, and where the "
-            "difficulty is not "
-            "detail, as with textures of low contrast, nothing is to be gained. The gains per task above say how "
-            "far that holds here.",
+            "through a map of an eighth of the resolution: thin curves lose most there, compact blobs little, and "
+            "where the difficulty is not detail, as with textures of low contrast, nothing is to be gained. The "
+            "gains per task above say how far that holds here.",
             "The controls separate connection from capacity: a network without skips but with as many parameters, "
-            "and networks "
-            "whose skip carries zeros or the decoder's own map (same parameters and multiplications as concat).",
+            "and networks whose skip carries zeros or the decoder's own map (same parameters and multiplications as "
+            "concat).",
         ],
         figures=[bars_of(dice, "Dice by long skip and task", "mean Dice over test cases")],
         tables=[table_of(dice, "Mean Dice with 95 % interval over replicates")],
@@ -103,8 +101,7 @@ SUITE = Suite(
     ),
     pass_rule=(
         "On thin curves, concat beats none by more than 0.2 Dice and add beats a parameter-matched none, both with "
-        "their "
-        "whole 95 % interval over replicates."
+        "their whole 95 % interval over replicates."
     ),
     grid={
         "smoke": {"tasks": ["blob", "thin", "texture"], "arms": list(ARMS), "seeds": 1, "steps": 50},

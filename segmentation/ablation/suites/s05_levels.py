@@ -6,11 +6,10 @@ from typing import Any
 
 from segmentation.ablation.suites.bench import dice_of, fit, make_network, make_pictures, mean, train_and_score
 from segmentation.ablation.suites.suite import Cell, Findings, Found, Readout, Suite, above, exactly, gain, replicates
-from segmentation.ablation.suites.views import bars_of, table_of
+from segmentation.ablation.suites.views import bars_of, series_of, table_of
 from segmentation.figures import Figure, Series
 from segmentation.probes.lesion import lesioned_skips
 from segmentation.probes.shapley import shapley_values
-from segmentation.statistics import mean_ci
 
 LEVELS: tuple[int, ...] = (0, 1, 2)
 TASKS: dict[str, dict[str, Any]] = {"blob": {"task": "blob", "noise": 0.3}, "thin": {"task": "thin", "noise": 0.3}}
@@ -120,17 +119,12 @@ def _judge(found: Found, grid: Any) -> Findings:
         ],
         reading=[
             "Shapley values share the gain of all skips among the levels: the mean of what a level adds to each "
-            "subset of the "
-            "others. In the first part every subset is a network trained for itself; in the second the skips of "
-            "one trained "
-            "network are shuffled over the batch.",
+            "subset of the others. In the first part every subset is a network trained for itself; in the second the "
+            "skips of one trained network are shuffled over the batch.",
             "The second part is a test of the analyses with a known answer: thin curves drawn 2^k times coarser, "
-            "under noise that "
-            "grows as 2^k at single pixels, so that level k is the finest at which they are clear. A lesion says "
-            "what a trained "
-            "network relies on, an ablation what it could not replace: an ablation differs little where levels can "
-            "stand in "
-            "for each other.",
+            "under noise that grows as 2^k at single pixels, so that level k is the finest at which they are clear. "
+            "A lesion says what a trained network relies on, an ablation what it could not replace: an ablation "
+            "differs little where levels can stand in for each other.",
         ],
         figures=[
             _shapley_figure(shapley),
@@ -163,9 +157,7 @@ def _shapley_figure(shapley: dict[str, list[list[float]]]) -> Figure:
     """Shapley value of each level with interval over replicates."""
     series: list[Series] = []
     for task, replicate in shapley.items():
-        cells = [mean_ci([values[level] for values in replicate]) for level in LEVELS]
-        ends = {"low": [c.low for c in cells], "high": [c.high for c in cells]}
-        series.append(Series(task, [c.estimate for c in cells], **ends))
+        series.append(series_of(task, [[values[level] for values in replicate] for level in LEVELS]))
     ticks = [f"L{level}" for level in LEVELS]
     return Figure(
         "bars", "Shapley value of each level of skips", y_label="share of the gain in Dice", ticks=ticks, series=series
@@ -192,10 +184,8 @@ SUITE = Suite(
     claim="Skip connections at the same detail level are helpful.",
     pass_rule=(
         "On thin curves L0 has the largest Shapley value, and leaving it out costs Dice, each with its whole 95 % "
-        "interval over "
-        "replicates; and where the needed level was planted, skip lesion, Shapley value and level ablation each "
-        "name it in at "
-        "least 19 of 20 seeds."
+        "interval over replicates; and where the needed level was planted, skip lesion, Shapley value and level "
+        "ablation each name it in at least 19 of 20 seeds."
     ),
     grid={
         "smoke": {"seeds": 1, "planted_seeds": 1, "needed_hits": 1, "steps": 50},

@@ -73,13 +73,11 @@ def _judge(found: Found, grid: Any) -> Findings:
         ],
         reading=[
             "The five arms have the same parameters and the same multiplications. Information only passes the "
-            "encoder map and "
-            "stops its gradient (z.detach()); gradient only passes a map of zeros through which the gradient flows "
-            "(z - z.detach()); zeros passes neither; dup hands the decoder its own map a second time.",
+            "encoder map and stops its gradient (z.detach()); gradient only passes a map of zeros through which the "
+            "gradient flows (z - z.detach()); zeros passes neither; dup hands the decoder its own map a second time.",
             "The two parts interact: their gains need not add up to the gain of both, and how much the gradient is "
-            "worth depends on "
-            "whether a normalisation keeps gradients alive without it. The answer is for thin curves, a small "
-            "network and few steps.",
+            "worth depends on whether a normalisation keeps gradients alive without it. The answer is for thin "
+            "curves, a small network and few steps.",
         ],
         figures=[bars_of(dice, "Thin curves: what passes through the skip", "mean Dice over test cases")],
         tables=[table_of(dice, "Mean Dice with 95 % interval over replicates")],
@@ -91,13 +89,12 @@ SUITE = Suite(
     title="Optimisation or detail?",
     claim=(
         "Skip connection can help with optimization. They can also help with preserving details (information) from "
-        "earlier "
-        "layers, e.g. in U-Net architecture."
+        "earlier layers, e.g. in U-Net."
     ),
     pass_rule=(
         "On thin curves with batch norm, passing information alone gains more over the zeros placebo than passing "
-        "the gradient "
-        "alone, and passing both gains over information alone, each with its whole 95 % interval over replicates."
+        "the gradient alone, and passing both gains over information alone, each with its whole 95 % interval over "
+        "replicates."
     ),
     grid={
         "smoke": {"seeds": 1, "steps": 50},

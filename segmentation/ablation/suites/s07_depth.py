@@ -5,9 +5,8 @@ from typing import Any
 
 from segmentation.ablation.suites.bench import train_and_score
 from segmentation.ablation.suites.suite import Cell, Findings, Found, Suite, Table, above, below, gain, replicates
-from segmentation.ablation.suites.views import table_of
+from segmentation.ablation.suites.views import series_of, table_of
 from segmentation.figures import Figure, Series
-from segmentation.statistics import mean_ci
 
 SHORTS = ("none", "add", "dense")
 NORMS: dict[str, dict[str, Any]] = {"batch norm": {"norm": "batch"}, "no norm": {"norm": "none", "init": "torch"}}
@@ -73,12 +72,12 @@ def _judge(found: Found, grid: Any) -> Findings:
         reading=[
             f"A U-Net of depth 3 has {7 * shallow} convolutions in its blocks at {shallow} a block and {7 * deep} at "
             f"{deep}. Long skips are by concat throughout. The number that decides is an interaction: what depth does "
-            "to the plain network, less what it does to the one with additive short skips. Degradation means that the "
-            "training loss rises too (He et al. 2016, arXiv:1512.03385): a deeper network could copy a shallower one, "
-            "so that more capacity cannot be the cause.",
+            "to the plain network, less what it does to the one with additive short skips. Degradation means that "
+            "the training loss rises too (He et al. 2016, arXiv:1512.03385): a deeper network could copy a shallower "
+            "one, so that more capacity cannot be the cause.",
             "All have the same number of steps and one learning rate. That speaks of training as it is usually done "
-            "in a short time, not of what a deep plain network could reach with another schedule. Deeper networks have "
-            "more parameters; with dense, a unit writes fewer channels the more units there are, so that its "
+            "in a short time, not of what a deep plain network could reach with another schedule. Deeper networks "
+            "have more parameters; with dense, a unit writes fewer channels the more units there are, so that its "
             "parameters hardly grow. Without normalisation the weights are PyTorch's default.",
         ],
         figures=[_figure(dice, grid["convs"], norm, "mean Dice over test cases") for norm in NORMS]
@@ -101,9 +100,8 @@ def _figure(values: Values, convs: Sequence[int], norm: str, label: str) -> Figu
     """A value against the convolutions in a block, one line for each short skip."""
     series: list[Series] = []
     for short in SHORTS:
-        cells = [mean_ci(values[_row(norm, each)][short]) for each in convs]
-        ends = {"low": [c.low for c in cells], "high": [c.high for c in cells]}
-        series.append(Series({"none": "plain"}.get(short, short), [c.estimate for c in cells], convs, **ends))
+        name = {"none": "plain"}.get(short, short)
+        series.append(series_of(name, [values[_row(norm, each)][short] for each in convs], convs))
     title = f"{label[0].upper()}{label[1:]}, {norm}"
     return Figure("lines", title, "convolutions a block", label, series=series)
 
@@ -116,8 +114,9 @@ SUITE = Suite(
         "effectively."
     ),
     pass_rule=(
-        "With batch norm, going from the fewest to the most convolutions a block costs the plain U-Net more Dice than "
-        "the one with additive short skips: the interaction is below 0 with its whole 95 % interval over replicates."
+        "With batch norm, going from the fewest to the most convolutions a block costs the plain U-Net more Dice "
+        "than the one with additive short skips: the interaction is below 0 with its whole 95 % interval over "
+        "replicates."
     ),
     grid={
         "smoke": {"convs": [2, 6], "seeds": 1, "steps": 38},

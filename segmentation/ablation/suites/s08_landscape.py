@@ -109,15 +109,16 @@ def _judge(found: Found, grid: Any) -> Findings:
                   gain(values["loss"][GROUP][plain], values["loss"][GROUP][add]), 0.0, decides=False),
         ],
         reading=[
-            "lambda_max is the largest eigenvalue of the Hessian at the trained weights, by Lanczos' method; lines and "
-            "planes follow Li et al. 2018 (arXiv:1712.09913), with filter-normalised directions, in evaluation mode, "
+            "lambda_max is the largest eigenvalue of the Hessian at the trained weights, by Lanczos' method; lines "
+            "and planes follow Li et al. 2018 (arXiv:1712.09913), with filter-normalised directions, in evaluation "
+            "mode, "
             f"on {SURVEY_IMAGES} training images. Rises are medians over {grid['pairs']} pairs of directions.",
             f"All are compared after equal steps, and stand at different losses then: plain {loss[plain]:.3f}, add "
             f"{loss[add]:.3f}, dense {loss[dense]:.3f} on average. A network that fits better stands elsewhere, so "
-            "that part of the difference in curvature can be a difference in fit. Batch norm is there in all three; it "
-            "smooths the loss by itself (Santurkar et al. 2018, arXiv:1805.11604). A plane shows two of very many "
-            "dimensions; mind the axis before believing a picture. The path of a training lies in its own plane, where "
-            "any path looks straight.",
+            "that part of the difference in curvature can be a difference in fit. Batch norm is there in all three; "
+            "it smooths the loss by itself (Santurkar et al. 2018, arXiv:1805.11604). A plane shows two of very many "
+            "dimensions; mind the axis before believing a picture. The path of a training lies in its own plane, "
+            "where any path looks straight.",
         ],
         figures=[
             bars_of({GROUP: {name: np.log10(each).tolist() for name, each in sharpness.items()}},

@@ -88,8 +88,8 @@ def _judge(found: Found, grid: Any) -> Findings:
         reading=[
             "After training, one unit at a time is deleted (with add F = 0, so that x passes on; in the plain chain "
             "the unit becomes the identity), or exchanged with its neighbour; the Dice is the mean over all units or "
-            "all neighbours. Both chains have batch norm, the same units and the same initial weights, and nothing is "
-            "trained again.",
+            "all neighbours. Both chains have batch norm, the same units and the same initial weights, and nothing "
+            "is trained again.",
             "Little loss means that units do not depend strictly on each other, as in an ensemble of paths of many "
             "lengths (Veit et al. 2016, arXiv:1605.06431). It is a property of what was learnt, not yet a gain: "
             "compare the intact networks. The gradient of paths of k units is the mean norm of the gradient at the "

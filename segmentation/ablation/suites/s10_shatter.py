@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from segmentation.ablation.suites.suite import Cell, Findings, Found, Suite, above, gain, replicates
-from segmentation.ablation.suites.views import table_of
+from segmentation.ablation.suites.views import series_of, table_of
 from segmentation.figures import Figure, Series
 from segmentation.probes.shattering import autocorrelation, input_gradients, line
-from segmentation.statistics import mean_ci
 
 WIDTH = 200
 POINTS = 256
@@ -103,9 +102,9 @@ def _judge(found: Found, grid: Any) -> Findings:
             f"networks of {WIDTH} units a layer at the start, without normalisation: 1 where the gradient changes "
             "slowly along the line, 0 where neighbours ask for unrelated changes (Balduzzi et al. 2017, "
             "arXiv:1702.08591). All networks of a replicate have the same weights.",
-            "A gradient can be of good size and still be noise, which s01 does not see. The size of the steps between "
-            "points sets the scale, so that values compare within this line only. A finite line bends the estimate: "
-            "its mean is taken off, which alone pushes long lags below 0.",
+            "A gradient can be of good size and still be noise, which s01 does not see. The size of the steps "
+            "between points sets the scale, so that values compare within this line only. A finite line bends the "
+            "estimate: its mean is taken off, which alone pushes long lags below 0.",
             _spread(deep[0], more(add, deep[0])),
         ],
         figures=[
@@ -133,9 +132,7 @@ def _depth_figure(lag: Curves, lengths: Sequence[int]) -> Figure:
     """Autocorrelation at the lag against depth."""
     series: list[Series] = []
     for short in SHORTS:
-        cells = [mean_ci(lag[_row(length)][short]) for length in lengths]
-        ends = {"low": [c.low for c in cells], "high": [c.high for c in cells]}
-        series.append(Series(short, [c.estimate for c in cells], lengths, **ends))
+        series.append(series_of(short, [lag[_row(length)][short] for length in lengths], lengths))
     title = "Coherence of the gradient by depth"
     return Figure("lines", title, "layers", f"autocorrelation, {LAG} points apart", series=series, reference=0.0)
 

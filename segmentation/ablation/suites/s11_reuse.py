@@ -140,9 +140,9 @@ def _judge(found: Found, grid: Any) -> Findings:
             "the two one-sided tests of TOST at 5 %), at each of the budgets. Parameters are equal to 1 %; "
             "multiplications and activation memory, which are not, stand in the table: compact speaks of parameters.",
             f"With {CONVS} convolutions a block, a short skip also helps the optimisation, so that a gain at equal "
-            "parameters need not come from reuse. The map of weights says what is read again: each row is divided "
-            "by its largest entry. All networks have long skips by concatenation; their weight share, their "
-            "similarity (CKA) across a level and the lesions are measured on test images at the middle budget "
+            "parameters need not come from reuse. The map of weights says what is read again: each row is divided by "
+            "its largest entry. All networks have long skips by concatenation; their weight share, their similarity "
+            "(CKA) across a level and the lesions are measured on test images at the middle budget "
             f"({grid['look_at']} channels). A small share of weights does not mean a small use, and a lesion shows "
             "reliance, not need.",
         ],
@@ -199,9 +199,9 @@ SUITE = Suite(
     name="s11-reuse",
     title="Feature reuse and compactness",
     claim=(
-        "This architecture allows for a rich flow of information, ensuring that all layers have access to the features "
-        "learned by earlier layers. The result is a model that is not only compact but also highly efficient in terms "
-        "of feature reuse."
+        "This architecture allows for a rich flow of information, ensuring that all layers have access to the "
+        "features learned by earlier layers. The result is a model that is not only compact but also highly "
+        "efficient in terms of feature reuse."
     ),
     pass_rule=(
         f"At each of three parameter budgets the Dice of dense is not worse than that of plain by {MARGIN}: the whole "

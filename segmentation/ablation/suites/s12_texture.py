@@ -6,11 +6,10 @@ from typing import Any
 from segmentation.ablation.suites.bench import DEFAULTS, Pictures, dice_of, fit, make_network, make_pictures, mean
 from segmentation.ablation.suites.suite import Cell, Findings, Found, Suite, above, gain, replicates, within
 from segmentation.ablation.suites.tost import equivalent
-from segmentation.ablation.suites.views import bars_of, table_of
-from segmentation.figures import Figure, Series
+from segmentation.ablation.suites.views import bars_of, series_of, table_of
+from segmentation.figures import Figure
 from segmentation.probes.ceiling import ceilings
 from segmentation.probes.complexity import texture_kl
-from segmentation.statistics import mean_ci
 
 ARMS = ("none", "concat", "gated")
 TEXTURE: dict[str, Any] = {"task": "texture", "noise": 0.0}
@@ -144,22 +143,16 @@ def _measured(found: Found, key: str) -> ByAlphaAndArm:
     return replicates(cells, key)
 
 
-def _line(name: str, alphas: Sequence[float], values: Sequence[Sequence[float]]) -> Series:
-    """Mean and interval over replicates at each alpha."""
-    cells = [mean_ci(each) for each in values]
-    return Series(name, [c.estimate for c in cells], alphas, [c.low for c in cells], [c.high for c in cells])
-
-
 def _curve(alphas: Sequence[float], own: ByAlphaAndArm) -> Figure:
     """Dice over the difficulty."""
-    series = [_line(arm, alphas, [own[_name(alpha)][arm] for alpha in alphas]) for arm in ARMS]
+    series = [series_of(arm, [own[_name(alpha)][arm] for alpha in alphas], alphas) for arm in ARMS]
     return Figure("lines", "Dice over the difficulty of the texture", "alpha, higher is harder", "mean Dice", series)
 
 
 def _gains(alphas: Sequence[float], own: ByAlphaAndArm) -> Figure:
     """Gain over none by the difficulty."""
     arms = [own[_name(alpha)] for alpha in alphas]
-    series = [_line(arm, alphas, [gain(each[arm], each["none"]) for each in arms]) for arm in ARMS[1:]]
+    series = [series_of(arm, [gain(each[arm], each["none"]) for each in arms], alphas) for arm in ARMS[1:]]
     title = "Gain of long skips over none, by the difficulty"
     return Figure("lines", title, "alpha, higher is harder", "gain in Dice", series, reference=0.0)
 
@@ -187,8 +180,8 @@ SUITE = Suite(
     name="s12-texture",
     title="The gain by the difficulty of a texture",
     claim=(
-        "The benefit of skip connections is small for tasks of low to medium texture complexity and appears only when "
-        "the complexity becomes large; attention gates bring more of it (after Kamath et al. 2023, "
+        "The benefit of skip connections is small for tasks of low to medium texture complexity and appears only "
+        "when the complexity becomes large; attention gates bring more of it (after Kamath et al. 2023, "
         "doi:10.1007/978-3-031-43901-8_29)."
     ),
     pass_rule=(

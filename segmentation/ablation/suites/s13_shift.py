@@ -7,13 +7,12 @@ from torch import Tensor
 
 from segmentation.ablation.suites.bench import dice_of, fit, make_network, make_pictures, mean
 from segmentation.ablation.suites.suite import Cell, Findings, Found, Readout, Suite, above, gain
-from segmentation.ablation.suites.views import bars_of, table_of
+from segmentation.ablation.suites.views import bars_of, series_of, table_of
 from segmentation.data.shifts import add_noise, bias_field, blur, standardise
 from segmentation.data.shifts import gain as change_gain
 from segmentation.figures import Figure, Series
 from segmentation.probes.stages import stages
 from segmentation.probes.susceptibility import susceptibility
-from segmentation.statistics import mean_ci
 
 ARMS: dict[str, dict[str, Any]] = {
     "none": {"long_skip": "none"},
@@ -146,9 +145,7 @@ def _susceptibility_figure(found: Found) -> Figure:
     series: list[Series] = []
     for label, (arm, shift) in lines.items():
         results = [result["susceptibility"][shift] for cell, result in found if cell["arm"] == arm]
-        cells = [mean_ci([each[block] for each in results]) for block in blocks]
-        ends = {"low": [c.low for c in cells], "high": [c.high for c in cells]}
-        series.append(Series(label, [c.estimate for c in cells], **ends))
+        series.append(series_of(label, [[each[block] for each in results] for block in blocks]))
     return Figure(
         "lines",
         "Domain susceptibility of each block",

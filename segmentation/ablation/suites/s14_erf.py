@@ -19,14 +19,13 @@ from segmentation.ablation.suites.suite import (
     gain,
     replicates,
 )
-from segmentation.ablation.suites.views import bars_of, table_of
+from segmentation.ablation.suites.views import bars_of, series_of, table_of
 from segmentation.config import NetworkSettings
 from segmentation.figures import Figure, Series
 from segmentation.model.layers import layers
 from segmentation.plain import from_plain
 from segmentation.probes.modes import settle
 from segmentation.probes.receptive_field import CENTRE_VOXELS, centre_profile, describe_field, effective_field
-from segmentation.statistics import mean_ci
 
 LONGS = ("none", "concat")
 SHORTS = ("none", "add")
@@ -130,9 +129,7 @@ def _profiles(found: Found) -> Figure:
     for short in SHORTS:
         for long in LONGS:
             lines = [centre_profile(field) for field in _fields(found, f"short {short}", long)]
-            cells = [mean_ci(values) for values in np.transpose(lines).tolist()]
-            ends = {"low": [c.low for c in cells], "high": [c.high for c in cells]}
-            series.append(Series(f"long {long}, short {short}", [c.estimate for c in cells], offsets, **ends))
+            series.append(series_of(f"long {long}, short {short}", np.transpose(lines).tolist(), offsets))
     return Figure(
         "lines",
         "Effective receptive field through the middle, after training",

@@ -6,9 +6,9 @@ from statistics import fmean
 from typing import Any
 
 from segmentation.ablation.suites.suite import Findings, Found, Suite, exactly
-from segmentation.ablation.suites.views import comparison_table
-from segmentation.figures import Figure, Series
-from segmentation.statistics import mean_ci, paired_difference
+from segmentation.ablation.suites.views import comparison_table, series_of
+from segmentation.figures import Figure
+from segmentation.statistics import paired_difference
 
 ARMS: dict[str, dict[str, Any]] = {
     "nnunet_like": {"network.preset": "nnunet_like", "network.deep_supervision": False},
@@ -45,8 +45,6 @@ def _judge(found: Found, grid: Mapping[str, Any]) -> Findings:
     del grid
     patients = by_condition(found)
     level = paired_difference(patients["concat"], patients["nnunet_like"], margin=MARGIN)
-    cells = {name: mean_ci(list(scores.values())) for name, scores in patients.items()}
-    ends = {"low": [c.low for c in cells.values()], "high": [c.high for c in cells.values()]}
     reached = level.low is not None and level.low > -MARGIN
     return Findings(
         readouts=[
@@ -58,22 +56,19 @@ def _judge(found: Found, grid: Mapping[str, Any]) -> Findings:
             ),
         ],
         reading=[
-            "Means over patients, each of them held out once and scored over all seeds. Published scores on the "
-            "same data set "
-            "differ by several points with split, preparation and length of training: compare with the reference "
-            "arm, which "
-            "was trained here on the same folds and for as many steps.",
+            "Means over patients, each of them held out once and scored over all seeds. Published scores on the same "
+            "data set differ by several points with split, preparation and length of training: compare with the "
+            "reference arm, which was trained here on the same folds and for as many steps.",
             "The reference has nnU-Net's plain network (strided convolutions, instance norm, leaky ReLU), in our "
-            "pipeline: the "
-            "comparison is of networks, not of programs.",
+            "pipeline: the comparison is of networks, not of programs.",
         ],
         figures=[
             Figure(
                 "points",
                 "Mean Dice with 95 % interval over patients",
                 x_label="Dice",
-                ticks=list(cells),
-                series=[Series("Dice", [c.estimate for c in cells.values()], **ends)],
+                ticks=list(patients),
+                series=[series_of("Dice", [list(scores.values()) for scores in patients.values()])],
             )
         ],
         tables=[comparison_table(patients, PAIRS)],

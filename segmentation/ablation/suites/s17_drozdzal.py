@@ -63,9 +63,9 @@ def _judge(found: Found, grid: Mapping[str, Any]) -> Findings:
             )
         ],
         reading=[
-            "The paper compares the validation loss, a soft Dice; here it is the Dice of the held-out images, "
-            "which are four of "
-            "thirty, next to each other in the stack. They show whether the order holds over seeds, not over patients.",
+            "The paper compares the validation loss, a soft Dice; here it is the Dice of the held-out images, which "
+            "are four of thirty, next to each other in the stack. They show whether the order holds over seeds, not "
+            "over patients.",
             "The network has the paper's numbers of blocks, 3, 8, 10, 3, 10, 8, 3, and its additive long skips; its "
             "training length and augmentation are ours.",
         ],

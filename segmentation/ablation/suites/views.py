@@ -16,10 +16,19 @@ def bars_of(values: ByTaskAndArm, title: str, label: str) -> Figure:
     arms = list(next(iter(values.values())))
     series: list[Series] = []
     for arm in arms:
-        cells = [mean_ci(values[task][arm]) for task in tasks]
-        ends = {"low": [c.low for c in cells], "high": [c.high for c in cells]}
-        series.append(Series(arm, [c.estimate for c in cells], **ends))
+        series.append(series_of(arm, [values[task][arm] for task in tasks]))
     return Figure("bars", title, y_label=label, ticks=tasks, series=series)
+
+
+def series_of(name: str, groups: Sequence[Sequence[float]], x: Sequence[float] | None = None) -> Series:
+    """Mean with 95 % interval of each group of replicates, one point each.
+
+    Examples:
+        >>> series_of("add", [[0.25, 0.75], [1.0, 1.0]]).y
+        [0.5, 1.0]
+    """
+    cells = [mean_ci(group) for group in groups]
+    return Series(name, [c.estimate for c in cells], x, [c.low for c in cells], [c.high for c in cells])
 
 
 def table_of(values: ByTaskAndArm, title: str) -> Table:

@@ -1,4 +1,5 @@
 import inspect
+from dataclasses import replace
 
 import pytest
 
@@ -85,4 +86,13 @@ def test_folder_of_a_study_is_refused(tmp_path):
 def test_folder_of_something_else_is_refused(tmp_path):
     write_json(tmp_path / "mine.json", {})
     with pytest.raises(SkipSegError, match="is not a suite"):
+        run_suites(SuiteSettings(name="s00", size="smoke", out=tmp_path))
+
+
+def test_suite_whose_tasks_have_changed_is_refused(tmp_path, monkeypatch):
+    run_suites(SuiteSettings(name="s00", size="smoke", out=tmp_path))
+    module, suite = load_suite("s00-scalar-chain")
+    harder = [{**cell, "x": 2.0} for cell in suite.cells(suite.grid["smoke"])]
+    monkeypatch.setattr(f"{module}.SUITE", replace(suite, cells=lambda grid: harder))
+    with pytest.raises(SkipSegError, match="another claim, grid, rule or task"):
         run_suites(SuiteSettings(name="s00", size="smoke", out=tmp_path))

@@ -147,7 +147,9 @@ def parse(name: str, arguments: Sequence[str]) -> Any:
     for index, field in enumerate(command.positional):
         if index < len(given) and not given[index].startswith("-"):
             given[index] = f"--{field}={given[index]}"
-    given = _join_lists(given, "kind")
+    given = _join_lists(given, "kind", ",")
+    if name == "predict":
+        given = _join_lists(given, "model")
     try:
         # Only what was given: the rest comes from the preset, and then from the defaults.
         plain = parser.parse_args(given, defaults=False).as_dict()
@@ -159,14 +161,21 @@ def parse(name: str, arguments: Sequence[str]) -> Any:
         raise SkipSegError(f"{' '.join(said.split())}; see `skipseg {name} --help`") from None
 
 
-def _join_lists(given: Sequence[str], name: str) -> list[str]:
-    """Write a list of words as one option: ``--kind a --kind b`` and ``--kind a,b`` become ``--kind=[a,b]``."""
+def _join_lists(given: Sequence[str], name: str, separator: str = "") -> list[str]:
+    """Write an option that was given several times as one list: ``--kind a --kind b`` becomes ``--kind=["a", "b"]``.
+
+    With a ``separator`` each value may hold several: ``--kind a,b``.
+    """
+    # Standard library, but `skipseg --help` needs none of it.
+    import json
+
     rest = list(given)
     words: list[str] = []
     while (at := next((i for i, part in enumerate(rest) if part.partition("=")[0] == f"--{name}"), None)) is not None:
         _, equals, value = rest.pop(at).partition("=")
-        words += (value if equals else rest.pop(at) if at < len(rest) else "").strip("[]").split(",")
-    return [*rest, f"--{name}=[{','.join(words)}]"] if words else rest
+        value = value if equals else rest.pop(at) if at < len(rest) else ""
+        words += value.strip("[]").split(separator) if separator else [value]
+    return [*rest, f"--{name}={json.dumps(words)}"] if words else rest
 
 
 if __name__ == "__main__":

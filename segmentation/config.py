@@ -423,22 +423,36 @@ class PlanSettings:
 class PredictSettings:
     """Segment scans with a trained model; each mask comes back in its scan's own frame."""
 
-    model: Path
-    """Run or model folder: model.json and model.safetensors."""
+    model: list[Path] | Path
+    """Run or model folder: model.json and model.safetensors. Several are averaged: --model A --model B."""
     input: Path
-    """A scan, a folder of scans, or a DICOM series folder."""
-    output: Path
-    """Folder for the masks."""
-    format: Literal["same", "nii.gz", "nrrd", "png", "tif"] = "same"
-    """File format of the masks; same follows each scan, DICOM gives nii.gz."""
+    """A scan, a folder of scans with everything below it, a DICOM folder, or a zip archive of these."""
+    output: Path | None = None
+    """Folder for the masks, laid out like the input; otherwise each mask lies beside its scan."""
+    format: Literal["same", "nii.gz", "nrrd", "seg.nrrd", "png", "tif", "dcm", "labelmap.dcm"] = "same"
+    """File format of the masks; same follows each scan, DICOM gives nii.gz. dcm is a binary DICOM SEG."""
     overlap: float = 0.5
     """Share by which neighbouring windows overlap, in [0, 1)."""
     mirror: bool | None = None
     """Average over mirrored copies; otherwise as the model was scored."""
+    postprocess: bool = True
+    """Apply the steps that the model's validation cases chose."""
+    probabilities: bool = False
+    """Write the probability of each class beside the mask."""
+    uncertainty: bool = False
+    """Write maps of the entropy, and with several models of the variance between them, beside the mask."""
     series: str | None = None
-    """SeriesInstanceUID, when a DICOM folder holds several series."""
+    """Which series of a DICOM folder that holds several: a SeriesInstanceUID, all, or largest."""
     repair: list[Repair] = field(default_factory=list)
     """Faults of a DICOM series to mend instead of refusing it."""
+    memory: str | None = None
+    """Memory that the process may take, such as 2GiB; otherwise half of what is free."""
+    backend: Literal["auto", "torch", "openvino", "onnxruntime"] = "auto"
+    """What computes; auto takes the fastest that is installed and agrees with PyTorch on the first window."""
+    batch_size: int | None = None
+    """Windows computed at a time; otherwise as the hardware has room."""
+    overwrite: bool = False
+    """Compute anew what the same model has segmented already."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
     threads: int = 0
@@ -446,7 +460,40 @@ class PredictSettings:
 
     def __post_init__(self) -> None:
         """Check ranges."""
+        require(len(self.models) > 0, "model must name at least one folder, got none")
         require(0 <= self.overlap < 1, f"overlap must be in [0, 1), got {self.overlap}")
+        require_positive(self, "batch_size")
+
+    @property
+    def models(self) -> list[Path]:
+        """The model folders, one or several."""
+        return self.model if isinstance(self.model, list) else [self.model]
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """Write a trained model for other programs; each copy is compared with PyTorch before it is kept."""
+
+    model: Path
+    """Run or model folder."""
+    out: Path
+    """File (onnx), or folder (openvino, bundle, torch)."""
+    format: Literal["onnx", "openvino", "bundle", "torch"] = "onnx"
+    """ONNX file, OpenVINO model in fp32, MONAI bundle, or the two files that SkipSeg itself reads, with a model card."""
+
+
+@dataclass(frozen=True)
+class ImportSettings:
+    """Read a model that nnU-Net v2 trained, with weights_only=True, into a model folder of ours."""
+
+    source: Path
+    """nnU-Net's folder of a trained configuration: plans.json, dataset.json and fold_0 and so on."""
+    out: Path
+    """Folder for model.json and model.safetensors."""
+    fold: str = "0"
+    """Fold whose weights are read: 0 to 4, or all."""
+    checkpoint: str = "checkpoint_final.pth"
+    """File of the fold."""
 
 
 @dataclass(frozen=True)

@@ -77,10 +77,24 @@ def _describe(settings: Any) -> int:
 
 
 def _predict(settings: Any) -> int:
-    from segmentation.inference.predictor import predict
+    from segmentation.inference.predict import predict
 
     for mask in predict(settings):
-        print(mask)
+        print(mask, flush=True)
+    return 0
+
+
+def _export(settings: Any) -> int:
+    from segmentation.inference.export import export
+
+    print(export(settings))
+    return 0
+
+
+def _import(settings: Any) -> int:
+    from segmentation.inference.foreign import import_nnunet
+
+    print(import_nnunet(settings))
     return 0
 
 
@@ -194,6 +208,8 @@ COMMANDS: dict[str, Command] = {
     "train": Command("train a network and score it on the patients left out", "TrainSettings", ("dataset",), _train,
                      _presets),
     "predict": Command("segment scans with a trained network", "PredictSettings", (), _predict),
+    "export": Command("write a trained network for other programs", "ExportSettings", ("model",), _export),
+    "import": Command("read a network that nnU-Net trained", "ImportSettings", ("source",), _import),
     "evaluate": Command("score a folder of masks, of any tool", "EvaluateSettings", (), _evaluate),
     "probe": Command("look into a trained network", "ProbeSettings", ("run",), _probe, _kinds),
     "ablate": Command("run a study and compare its conditions", "AblateSettings", ("study",), _ablate),

@@ -479,7 +479,7 @@ class ExportSettings:
     out: Path
     """File (onnx), or folder (openvino, bundle, torch)."""
     format: Literal["onnx", "openvino", "bundle", "torch"] = "onnx"
-    """ONNX file, OpenVINO model in fp32, MONAI bundle, or the two files that SkipSeg itself reads, with a model card."""
+    """ONNX file, OpenVINO model in fp32, MONAI bundle, or the files that SkipSeg itself reads, with a model card."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from packaging.requirements import Requirement
 from segmentation import __version__
 
 EXTRAS = {
-    "export": "coming: models as ONNX and OpenVINO files",
+    "dicom": "masks as DICOM SEG, and compressed DICOM series",
+    "export": "prediction on a CPU several times as fast, and models as ONNX and OpenVINO files",
     "cluster": "coming: studies on several machines, by Ray or SLURM",
     "ui": "coming: a web page that segments scans",
     "track": "coming: training curves in TensorBoard",

@@ -1,7 +1,9 @@
-"""Which hardware a plan is made for, found without loading PyTorch: freezing a study needs no more than that."""
+"""What hardware there is and how much memory was used, found without loading PyTorch."""
 
 import ctypes
 import re
+import resource
+import sys
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,3 +37,16 @@ def cuda_devices() -> int:
     except OSError:  # no driver
         return 0
     return count.value if found else 0
+
+
+def peak_memory() -> int:
+    """Largest resident memory of this process so far, in bytes.
+
+    Linux tells it of the program that runs; getrusage would count the program that started this one as well.
+    """
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text()) if status.exists() else None
+    if found:
+        return int(found[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -4,8 +4,8 @@ The preparation itself is :mod:`segmentation.data.transforms`. Its description s
 planned and frozen without loading PyTorch.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -40,9 +40,47 @@ class Normalisation:
 
     def apply(self, channel: NDArray[Any]) -> NDArray[np.float32]:
         """Map intensities, shape ``(*S)``, into [0, 1]; a constant channel with ``"zscore"`` becomes 0.5."""
-        x = channel.astype(np.float32)
-        if self.scheme == "zscore":
-            x = (x - x.mean(dtype=np.float64)) / max(float(x.std(dtype=np.float64)), 1e-8)
+        return self.fitted(channel)(channel)
+
+    def fitted(self, channel: NDArray[Any], after_plane: Callable[[], None] = lambda: None) -> "IntensityMap":
+        """Fix the mapping for one channel, shape ``(*S)``: with ``"zscore"`` its mean and deviation are measured.
+
+        Args:
+            channel: Intensities, read plane by plane along the first axis.
+            after_plane: Called after each plane, to let its memory go.
+        """
+        if self.scheme != "zscore":
+            return IntensityMap(0.0, 1.0, self.low, self.high)
+        total = squares = 0.0
+        for plane in channel:
+            total += float(plane.astype(np.float32).sum(dtype=np.float64))
+            after_plane()
+        mean = total / channel.size
+        for plane in channel:
+            squares += float(np.square(plane.astype(np.float32) - np.float64(mean)).sum())
+            after_plane()
+        return IntensityMap(mean, max(float(np.sqrt(squares / channel.size)), 1e-8), self.low, self.high)
+
+
+@dataclass(frozen=True)
+class IntensityMap:
+    """An affine map of intensities into [0, 1], cut off at both ends.
+
+    Attributes:
+        mean, deviation: Taken off first, and divided by.
+        low, high: What becomes 0 and 1.
+    """
+
+    mean: float
+    deviation: float
+    low: float
+    high: float
+
+    def __call__(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """Map intensities of any shape."""
+        x = values.astype(np.float32)
+        if (self.mean, self.deviation) != (0, 1):
+            x = (x - np.float64(self.mean)) / self.deviation
         return np.clip((x - self.low) / (self.high - self.low), 0, 1, dtype=np.float32)
 
 
@@ -57,6 +95,8 @@ class Preprocessing:
             front. Otherwise ``None``.
         context_slices: Neighbouring slices on each side that the network reads as channels.
         normalisation: One entry a channel.
+        frame: Axes of a volume that the network knows: the canonical ones, or, as for networks of other programs,
+            those in which its file stores it.
     """
 
     dims: int
@@ -64,6 +104,7 @@ class Preprocessing:
     slice_axis: int | None
     context_slices: int
     normalisation: tuple[Normalisation, ...]
+    frame: Literal["canonical", "stored"] = "canonical"
 
     @property
     def network_channels(self) -> int:
@@ -94,6 +135,19 @@ class Preprocessing:
         if self.slice_axis is None:
             return tuple(axes)
         return (axes[self.slice_axis], *(value for axis, value in enumerate(axes) if axis != self.slice_axis))
+
+    def framed(self, scan: Scan) -> Scan:
+        """Lay a scan out as the network knows it: with ``"stored"``, its axes as they are stand for the canonical ones.
+
+        Examples:
+            >>> scan = Scan(np.arange(3.0).reshape(1, 3, 1, 1), np.diag([-2.0, 1.0, 1.0, 1.0]))
+            >>> stored = Preprocessing(3, (2.0, 1.0, 1.0), None, 0, (Normalisation("zscore"),), "stored")
+            >>> to_canonical(scan).array.ravel(), to_canonical(stored.framed(scan)).array.ravel()
+            (array([2., 1., 0.]), array([0., 1., 2.]))
+        """
+        if self.frame == "canonical" or scan.spatial_dims == 2:
+            return scan
+        return replace(scan, affine=np.diag([*scan.spacing_mm, 1.0]))
 
     def prepared_shape(self, scan: Scan) -> tuple[int, ...]:
         """Canonical spatial shape of ``scan`` after resampling, before the slice axis moves."""

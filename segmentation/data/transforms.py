@@ -5,28 +5,67 @@ are mapped affinely into [0, 1]. Training, inference and export share this one p
 inference exactly what it met in training.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
-from torch.nn import functional
 
+from segmentation.data.planes import resample, resampled
 from segmentation.data.preprocessing import Preprocessing
 from segmentation.scans import Scan, from_canonical, to_canonical
+from segmentation.scans.workspace import Workspace
 
-_INTERPOLATION = {2: "bilinear", 3: "trilinear"}
+if TYPE_CHECKING:  # prediction without PyTorch prepares scans too
+    from torch import Tensor
 
 
-def prepare_image(scan: Scan, preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """Prepare the intensities of ``scan``: shape ``(C, *S)``, values in [0, 1], slice axis first."""
-    shape = preprocessing.prepared_shape(scan)
-    channels = zip(to_canonical(scan).array, preprocessing.normalisation, strict=True)
-    image = np.stack([np.clip(resample(entry.apply(x), shape), 0, 1) for x, entry in channels])
-    axis = preprocessing.slice_axis
-    return image if axis is None else np.ascontiguousarray(np.moveaxis(image, axis + 1, 1))
+def plane_axis(scan: Scan, preprocessing: Preprocessing) -> int:
+    """Canonical axis across the planes in which a scan is prepared and its map restored.
+
+    It is the axis across the slices where the network reads slices, else the slowest in memory, so that a scan in
+    a file is read from front to back.
+    """
+    if preprocessing.slice_axis is not None:
+        return preprocessing.slice_axis
+    return int(np.argmax(np.abs(to_canonical(scan).array.strides[1:])))
+
+
+def prepare_image(scan: Scan, preprocessing: Preprocessing, workspace: Workspace | None = None) -> NDArray[np.float32]:
+    """Prepare the intensities of ``scan``, plane by plane.
+
+    Args:
+        scan: Intensities in their own unit.
+        preprocessing: What to do with them.
+        workspace: Where the prepared image lies; ``None`` takes memory.
+
+    Returns:
+        Shape ``(C, *S)``, values in [0, 1], slice axis first.
+    """
+    space = workspace or Workspace()
+    axis = plane_axis(scan, preprocessing)
+    channels = np.moveaxis(to_canonical(scan).array, axis + 1, 1)  # (C, planes, *inside)
+    shape = _axis_first(preprocessing.prepared_shape(scan), axis)
+    mappings = [
+        entry.fitted(channel, space.release)
+        for channel, entry in zip(channels, preprocessing.normalisation, strict=True)
+    ]
+    # Resampled as differences from a corner, so that air around the body stays exactly one value: windows of one
+    # value are computed once.
+    first = (slice(1),) * len(shape)
+    corner = np.stack([mapping(channel[first]) for channel, mapping in zip(channels, mappings, strict=True)])[:, 0]
+    planes = (
+        np.stack([mapping(channel[index]) for channel, mapping in zip(channels, mappings, strict=True)]) - corner
+        for index in range(channels.shape[1])
+    )
+    image = space.zeros((len(channels), *shape), np.float32)
+    for index, plane in enumerate(resampled(planes, channels.shape[1:], shape)):
+        np.clip(plane + corner, 0, 1, out=image[:, index])
+        space.release()
+    if preprocessing.slice_axis is not None:
+        return image
+    canonical = np.moveaxis(image, 1, axis + 1)
+    return np.ascontiguousarray(canonical) if workspace is None else canonical
 
 
 def prepare_label_map(labels: Scan, preprocessing: Preprocessing, classes: int) -> NDArray[np.uint8]:
@@ -40,60 +79,64 @@ def prepare_label_map(labels: Scan, preprocessing: Preprocessing, classes: int) 
     return np.ascontiguousarray(array, dtype=np.uint8)
 
 
-def restore_label_map(
-    probabilities: NDArray[np.float32], scan: Scan, preprocessing: Preprocessing
-) -> NDArray[np.uint8]:
-    """Bring probabilities on the prepared grid back to a label map in the scan's own frame.
+def restore_planes(
+    planes: Iterable[NDArray[np.float32]], prepared: Sequence[int], scan: Scan, preprocessing: Preprocessing
+) -> Iterator[NDArray[np.float32]]:
+    """Bring class probabilities from the prepared grid back to the scan's canonical grid, plane by plane.
 
-    Probabilities, not labels, are resampled, one class at a time, so memory holds two maps of the scan's size.
+    Probabilities, not labels, are resampled.
 
     Args:
-        probabilities: Shape ``(K, *S)``, slice axis first if there is one.
-        scan: The scan they were computed from.
+        planes: Planes across :func:`plane_axis`, each of shape ``(K, *inside)``.
+        prepared: Canonical shape of the prepared image.
+        scan: The scan that it was prepared from.
         preprocessing: How it was prepared.
 
-    Returns:
-        Class index of every voxel, shape as ``scan.spatial_shape``.
+    Yields:
+        Planes of the canonical grid of ``scan`` in order, each of shape ``(K, *inside)``.
     """
-    if preprocessing.slice_axis is not None:
-        probabilities = np.moveaxis(probabilities, 1, preprocessing.slice_axis + 1)
+    axis = plane_axis(scan, preprocessing)
     shape = to_canonical(scan).spatial_shape
-    best = resample(probabilities[0], shape)
-    label_map = np.zeros(shape, np.uint8)
-    for index in range(1, len(probabilities)):
-        values = resample(probabilities[index], shape)
-        wins = values > best
-        label_map[wins] = index
-        best[wins] = values[wins]
-    return from_canonical(label_map, scan)
+    yield from resampled(planes, _axis_first(prepared, axis), _axis_first(shape, axis))
 
 
-def resample(channel: NDArray[np.floating[Any]], shape: Sequence[int]) -> NDArray[np.float32]:
-    """Resample one map to another number of voxels over the same extent, by linear interpolation.
-
-    Where an axis shrinks, the map is first smoothed along it by a Gaussian of ``(factor - 1) / 2`` voxels, so
-    that fine detail does not alias.
+def canonical_zeros(
+    scan: Scan, axis: int, dtype: Any, workspace: Workspace, classes: int | None = None
+) -> NDArray[Any]:
+    """Zeros on the canonical grid of ``scan``, the given axis first and slowest in memory.
 
     Args:
-        channel: Values, shape ``(*S)``.
-        shape: New spatial shape.
+        scan: Gives the grid.
+        axis: Canonical axis that comes first.
+        dtype: Of the array.
+        workspace: Where it lies.
+        classes: Size of a class axis before the spatial axes; ``None`` for no such axis.
 
     Returns:
-        Values on the new grid, shape ``shape``; the input itself if nothing changes.
-
-    Examples:
-        >>> resample(np.array([[0.0, 1.0]], np.float32), (1, 4)).round(2)
-        array([[0.  , 0.25, 0.75, 1.  ]], dtype=float32)
+        Shape ``(planes, *inside)``, or ``(planes, classes, *inside)``.
     """
-    values = np.ascontiguousarray(channel, dtype=np.float32)
-    if values.shape == tuple(shape):
-        return values.copy()
-    for axis, (old, new) in enumerate(zip(values.shape, shape, strict=True)):
-        if old > new:
-            values = gaussian_filter1d(values, (old / new - 1) / 2, axis=axis, mode="nearest")
-    tensor = torch.from_numpy(values)[None, None]
-    mode = _INTERPOLATION[values.ndim]
-    return functional.interpolate(tensor, tuple(shape), mode=mode, align_corners=False)[0, 0].numpy()
+    planes, *inside = _axis_first(to_canonical(scan).spatial_shape, axis)
+    return workspace.zeros((planes, *([] if classes is None else [classes]), *inside), dtype)
+
+
+def to_scan_frame(planes: NDArray[Any], scan: Scan, axis: int) -> NDArray[Any]:
+    """Turn what :func:`canonical_zeros` gave into the scan's own axis order, a view.
+
+    Args:
+        planes: Shape ``(planes, *inside)`` or ``(planes, classes, *inside)``.
+        scan: Gives the frame.
+        axis: Canonical axis that comes first.
+
+    Returns:
+        Shape ``(*S)`` as ``scan.spatial_shape``, or ``(classes, *S)``.
+    """
+    before = planes.ndim - scan.spatial_dims
+    return from_canonical(np.moveaxis(planes, 0, axis + before), scan)
+
+
+def _axis_first(shape: Sequence[int], axis: int) -> tuple[int, ...]:
+    """Move one entry of a shape to the front."""
+    return (shape[axis], *(size for index, size in enumerate(shape) if index != axis))
 
 
 def resample_labels(label_map: NDArray[Any], shape: Sequence[int], classes: int) -> NDArray[np.uint8]:
@@ -143,10 +186,10 @@ def stack_context(
     return stack.reshape(len(index), -1, *image.shape[2:])
 
 
-def standardise(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+def standardise(images: "Tensor", preprocessing: Preprocessing) -> "Tensor":
     """Centre and scale images in [0, 1], shape ``(B, C, *S)`` with C network channels, by the dataset's statistics."""
     repeats = 1 + 2 * preprocessing.context_slices
     shape = (1, -1) + (1,) * (images.ndim - 2)
-    mean = torch.tensor([n.mean for n in preprocessing.normalisation] * repeats, device=images.device).view(shape)
-    std = torch.tensor([n.std for n in preprocessing.normalisation] * repeats, device=images.device).view(shape)
+    mean = images.new_tensor([n.mean for n in preprocessing.normalisation] * repeats).view(shape)
+    std = images.new_tensor([n.std for n in preprocessing.normalisation] * repeats).view(shape)
     return (images - mean) / std

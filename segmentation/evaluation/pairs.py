@@ -10,7 +10,7 @@ import numpy as np
 from segmentation import SkipSegError
 from segmentation.data.manifest import name_few
 from segmentation.scans import Scan, file_ending, grid_difference, read_label_map
-from segmentation.scans.files import ENDINGS
+from segmentation.scans.find import ENDINGS
 
 
 @dataclass(frozen=True)

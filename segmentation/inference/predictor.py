@@ -1,128 +1,246 @@
-"""From scans to masks: read, prepare, compute, restore, write, one case at a time."""
+"""From a scan to a label map in its own frame: prepare, slide, restore, decide, one plane at a time."""
 
 import itertools
-import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from scipy import ndimage
-from torch import Tensor
-from tqdm import tqdm
 
 from segmentation import SkipSegError
-from segmentation.config import PredictSettings
 from segmentation.data.preprocessing import Preprocessing
-from segmentation.data.transforms import prepare_image, restore_label_map, stack_context, standardise
-from segmentation.inference.window import sliding_window
-from segmentation.model.storage import load_model
-from segmentation.model.unet import UNet
-from segmentation.scans import Scan, file_ending, find_scans, read_scan, read_series, write_label_map
+from segmentation.data.transforms import (
+    canonical_zeros,
+    plane_axis,
+    prepare_image,
+    restore_planes,
+    stack_context,
+    to_scan_frame,
+)
+from segmentation.inference.backend import Backend
+from segmentation.inference.backends import open_backend
+from segmentation.inference.postprocess import Step, apply_steps, common_steps
+from segmentation.inference.uncertainty import entropy, variance
+from segmentation.inference.window import Cut, Place, SlidingWindow, WindowCount
+from segmentation.model.folder import read_description
+from segmentation.scans import Scan
+from segmentation.scans.workspace import Workspace
 
-log = logging.getLogger(__name__)
+Extra = Literal["probabilities", "entropy", "variance"]
+"""Maps that a prediction can give beside the label map."""
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What a model says about a scan, in the scan's own frame.
+
+    Attributes:
+        label_map: Label values, shape ``(*S)``.
+        extras: Probabilities of shape ``(K, *S)``; entropy and variance of shape ``(*S)``.
+        windows: Windows computed, and windows known without computing.
+    """
+
+    label_map: NDArray[np.unsignedinteger[Any]]
+    extras: Mapping[Extra, NDArray[np.float32]]
+    windows: WindowCount
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained network with everything that turns a scan into a label map.
+    """One trained network, or several that are averaged, with everything that turns a scan into a label map.
 
     Attributes:
-        network: The network, in evaluation mode on ``device``.
-        preprocessing: What was done to the scans that it learnt from.
+        backends: What computes probabilities, one for each network.
+        preprocessing: What was done to the scans that they learnt from.
         labels: Class name to label value, background included.
         channel_names: Meaning of each input channel.
         patch_size: Window, one value a network axis.
         flip_axes: Network axes that mirroring turns.
         mirror: Average over mirrored copies.
-        keep_largest: Keep the largest connected component of each class.
+        steps: Post-processing.
         overlap: Share by which windows overlap, in [0, 1).
-        device: Where to compute.
+        batch_size: Windows computed at a time; ``None`` as many as the hardware has room for.
     """
 
-    network: UNet
+    backends: Sequence[Backend]
     preprocessing: Preprocessing
     labels: Mapping[str, int]
     channel_names: Sequence[str]
     patch_size: Sequence[int]
     flip_axes: Sequence[int]
     mirror: bool
-    keep_largest: bool
+    steps: Sequence[Step] = ()
     overlap: float = 0.5
-    device: str = "cpu"
+    batch_size: int | None = None
 
     @classmethod
     def load(
-        cls, folder: Path, *, overlap: float = 0.5, mirror: bool | None = None, device: str = "cpu"
+        cls,
+        folders: Path | Sequence[Path],
+        *,
+        mirror: bool | None = None,
+        postprocess: bool = True,
+        overlap: float = 0.5,
+        batch_size: int | None = None,
+        backend: str = "torch",
+        device: str = "cpu",
+        threads: int = 0,
     ) -> "Predictor":
-        """Load a model folder.
+        """Load one model folder, or several of one kind.
 
         Args:
-            folder: Holds model.json and model.safetensors.
+            folders: Each holds model.json and model.safetensors.
+            mirror: Average over mirrored copies; ``None`` does as the first model says.
+            postprocess: Apply the steps that validation cases chose for all models.
             overlap: Share by which windows overlap, in [0, 1).
-            mirror: Average over mirrored copies; ``None`` does as the model says.
+            batch_size: Windows computed at a time.
+            backend: As of :func:`~segmentation.inference.backends.open_backend`.
             device: ``"cpu"`` or ``"cuda"``.
+            threads: CPU threads; 0 takes all cores.
 
         Raises:
-            SkipSegError: If the folder holds no readable model.
+            SkipSegError: If a folder holds no readable model, or the models do not belong together.
         """
-        stored = load_model(folder)
-        about = stored.description
+        paths = [folders] if isinstance(folders, Path) else list(folders)
+        abouts = [read_description(path) for path in paths]
+        about = abouts[0]
         try:
+            _check_alike(paths, abouts)
             return cls(
-                stored.network.to(device),
+                [open_backend(path, backend=backend, device=device, threads=threads) for path in paths],
                 Preprocessing.from_plain(about["preprocessing"]),
                 about["labels"],
                 about["channel_names"],
                 about["patch_size"],
                 about["flip_axes"],
                 about["mirror"] if mirror is None else mirror,
-                about["keep_largest"],
+                common_steps(abouts, chosen=postprocess),
                 overlap,
-                device,
+                batch_size,
             )
         except (KeyError, TypeError) as error:
-            raise SkipSegError(f"{folder}/model.json does not say how to predict ({error}); train anew") from None
+            raise SkipSegError(f"{paths[0]}/model.json does not say how to predict ({error}); train anew") from None
 
-    def __call__(self, scan: Scan) -> NDArray[np.uint8]:
+    def __call__(self, scan: Scan) -> NDArray[np.unsignedinteger[Any]]:
         """Segment ``scan``: label values in the scan's own frame, shape as ``scan.spatial_shape``.
 
         Raises:
             SkipSegError: If the scan has other channels or axes than the model, or holds NaN or infinity.
         """
-        self._check(scan)
-        return self.label_map(prepare_image(scan, self.preprocessing), scan)
+        return self.segment(scan).label_map
 
-    def label_map(self, image: NDArray[np.float32], scan: Scan) -> NDArray[np.uint8]:
+    def segment(
+        self,
+        scan: Scan,
+        extras: Collection[Extra] = (),
+        workspace: Workspace | None = None,
+        progress: Callable[[int, int], object] = lambda done, total: None,
+    ) -> Segmentation:
+        """Segment ``scan`` within the memory of ``workspace``.
+
+        Args:
+            scan: As it was read.
+            extras: Maps wanted beside the label map; the variance needs several networks.
+            workspace: Where large arrays lie; ``None`` takes memory.
+            progress: Told how many windows are done, and of how many.
+
+        Raises:
+            SkipSegError: If the scan has other channels or axes than the model, or holds NaN or infinity.
+        """
+        space = workspace or Workspace()
+        self.check(scan, space)
+        framed = self.preprocessing.framed(scan)
+        image = prepare_image(framed, self.preprocessing, space)
+        return self._segment(image, framed, extras, space, progress)
+
+    def label_map(self, image: NDArray[np.float32], scan: Scan) -> NDArray[np.unsignedinteger[Any]]:
         """Segment a prepared image, shape ``(C, *S)``: label values in the frame of the ``scan`` that it comes from."""
-        label_map = restore_label_map(self.probabilities(image), scan, self.preprocessing)
-        return keep_largest_components(label_map) if self.keep_largest else label_map
+        framed = self.preprocessing.framed(scan)
+        return self._segment(image, framed, (), Workspace(), lambda done, total: None).label_map
 
-    def probabilities(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Class probabilities of a prepared image, shape ``(C, *S)``: shape ``(K, *S)``, slice axis first."""
-        if self.preprocessing.slice_axis is None:
-            return sliding_window(self._softmax, image, self.patch_size, self.overlap, device=self.device)
-        slices = [
-            sliding_window(self._softmax, stacked, self.patch_size, self.overlap, device=self.device)
-            for stacked in stack_context(image, range(image.shape[1]), self.preprocessing.context_slices)
-        ]
-        return np.stack(slices, axis=1)
+    def warm_up(self) -> None:
+        """Compute one empty window, so that whatever is made once is made."""
+        channels = self.preprocessing.network_channels
+        empty = np.zeros((self._at_once(), channels, *self.patch_size), np.float32)
+        for backend in self.backends:
+            backend(empty, [()])
 
-    def _softmax(self, images: Tensor) -> Tensor:
-        """Probabilities of images, shape ``(B, C, *S)``, averaged over mirrored copies if asked."""
-        x = standardise(images, self.preprocessing)
+    def _segment(
+        self,
+        image: NDArray[np.float32],
+        scan: Scan,
+        extras: Collection[Extra],
+        space: Workspace,
+        progress: Callable[[int, int], object],
+    ) -> Segmentation:
+        """Slide over a prepared image, shape ``(C, *S)``, and decide plane by plane what the scan's voxels are."""
+        axis = plane_axis(scan, self.preprocessing)
+        across = axis if self.preprocessing.slice_axis is None else 0  # the slice axis of a prepared image is its first
+        members = len(self.backends) if "variance" in extras else 1
+        classes = len(self.labels)
+        dtype = np.uint8 if classes <= 256 else np.uint16
+        maps: dict[Extra, NDArray[Any]] = {
+            name: canonical_zeros(scan, axis, np.float32, space, classes if name == "probabilities" else None)
+            for name in extras
+        }
+        decided = canonical_zeros(scan, axis, dtype, space)
+        slide = self._slide(members > 1, space)
+        slide.after_windows = lambda: progress(slide.count.computed + slide.count.known, slide.total(image.shape[1:]))
+        planes = slide.planes(self._cut(image), image.shape[1:], across)
+        prepared = self.preprocessing.prepared_shape(scan)
+        for index, plane in enumerate(restore_planes(planes, prepared, scan, self.preprocessing)):
+            each = plane.reshape(members, classes, *plane.shape[1:])
+            mean = each[0] if members == 1 else each.mean(axis=0)
+            _most_probable(mean, out=decided[index])
+            for name, values in maps.items():
+                values[index] = (
+                    mean if name == "probabilities" else entropy(mean) if name == "entropy" else variance(each)
+                )
+            space.release()
+        label_map = to_scan_frame(decided, scan, axis)
+        finished = apply_steps(label_map, self.steps, scan.spacing_mm, space) if self.steps else label_map
+        extra_maps = {name: to_scan_frame(values, scan, axis) for name, values in maps.items()}
+        return Segmentation(finished, extra_maps, slide.count)
+
+    def _cut(self, image: NDArray[np.float32]) -> Cut:
+        """Give windows of a prepared image, shape ``(C, *S)``; a slice has its neighbours as channels."""
+
+        def window(place: Place) -> NDArray[np.float32]:
+            return image[(slice(None), *place)]
+
+        def window_of_slice(place: Place) -> NDArray[np.float32]:
+            part = image[(slice(None), slice(None), *place[1:])]
+            return stack_context(part, [place[0].start], self.preprocessing.context_slices)[0][:, None]
+
+        return window if self.preprocessing.slice_axis is None else window_of_slice
+
+    def _slide(self, apart: bool, space: Workspace) -> SlidingWindow:
+        """Sliding window of all networks: their mean, or each by itself where ``apart``."""
         axes = [axis + 2 for axis in self.flip_axes] if self.mirror else []
-        flips: list[tuple[int, ...]] = [f for n in range(len(axes) + 1) for f in itertools.combinations(axes, n)]
-        total = torch.zeros((), device=x.device)
-        for flip in flips:
-            total = total + self.network(x.flip(flip)).float().softmax(dim=1).flip(flip)
-        return total / len(flips)
+        flips = [flip for count in range(len(axes) + 1) for flip in itertools.combinations(axes, count)]
+        sliced = self.preprocessing.slice_axis is not None
 
-    def _check(self, scan: Scan) -> None:
-        """Refuse a scan that the model was not made for."""
+        def network(images: NDArray[np.float32]) -> NDArray[np.float32]:
+            batch = images[:, :, 0] if sliced else images
+            found = [backend(batch, flips) for backend in self.backends]
+            result = found[0] if len(found) == 1 else np.concatenate(found, 1) if apart else np.mean(found, axis=0)
+            return result[:, :, None] if sliced else result
+
+        window = (1, *self.patch_size) if sliced else self.patch_size
+        return SlidingWindow(network, window, self.overlap, self._at_once(), space)
+
+    def _at_once(self) -> int:
+        """Windows computed at a time."""
+        return self.batch_size or min(backend.batch_room(self.patch_size) for backend in self.backends)
+
+    def check(self, scan: Scan, space: Workspace) -> None:
+        """Refuse a scan that the model was not made for.
+
+        Raises:
+            SkipSegError: If it has other channels or axes than the model, or holds NaN or infinity.
+        """
         dims = len(self.preprocessing.spacing_mm)
         if scan.spatial_dims != dims:
             kinds = {2: "a picture", 3: "a volume"}
@@ -130,119 +248,33 @@ class Predictor:
         if len(scan.array) != len(self.channel_names):
             names = ", ".join(self.channel_names)
             raise SkipSegError(f"{scan.source} has {len(scan.array)} channels, but this model reads {names}")
-        if not np.isfinite(scan.array).all():
-            raise SkipSegError(f"{scan.source} holds NaN or infinite intensities; repair the scan first")
+        if scan.array.dtype.kind == "f":
+            slowest = int(np.argmax(np.abs(scan.array.strides[1:]))) + 1
+            for plane in np.moveaxis(scan.array, slowest, 0):
+                if not np.isfinite(plane).all():
+                    raise SkipSegError(f"{scan.source} holds NaN or infinite intensities; repair the scan first")
+                space.release()
 
 
-def keep_largest_components(label_map: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Keep the largest connected component (full connectivity) of each foreground class, shape ``(*S)``.
-
-    Examples:
-        >>> keep_largest_components(np.array([[1, 0, 2, 2], [0, 0, 0, 2], [0, 1, 0, 0], [1, 1, 0, 2]], np.uint8))
-        array([[0, 0, 2, 2],
-               [0, 0, 0, 2],
-               [0, 1, 0, 0],
-               [1, 1, 0, 0]], dtype=uint8)
-    """
-    kept = np.zeros_like(label_map)
-    components = np.zeros(label_map.shape, np.int32)
-    for value in np.unique(label_map[label_map > 0]):
-        ndimage.label(label_map == value, np.ones((3,) * label_map.ndim), output=components)
-        sizes = np.bincount(components.ravel())
-        kept[components == 1 + int(np.argmax(sizes[1:]))] = value
-    return kept
+def _check_alike(paths: Sequence[Path], abouts: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse models that cannot be averaged; they may differ in mean and deviation, which each applies itself."""
+    for path, about in zip(paths[1:], abouts[1:], strict=True):
+        for name in ("labels", "channel_names", "patch_size", "flip_axes", "preprocessing"):
+            if _compared(abouts[0], name) != _compared(about, name):
+                raise SkipSegError(f"{paths[0]} and {path} cannot be averaged: they differ in {name}")
 
 
-def resolve_device(device: str) -> str:
-    """Turn ``"auto"`` into ``"cuda"`` where there is one, else ``"cpu"``.
-
-    Raises:
-        SkipSegError: If ``"cuda"`` is asked for and not there.
-    """
-    available = torch.cuda.is_available()
-    if device == "cuda" and not available:
-        raise SkipSegError("device cuda was asked for, but PyTorch finds no CUDA device; run `skipseg doctor`")
-    return "cuda" if available and device != "cpu" else "cpu"
+def _compared(about: Mapping[str, Any], name: str) -> Any:
+    """What of an entry of model.json must agree in all models of an ensemble."""
+    if name != "preprocessing":
+        return about[name]
+    found = Preprocessing.from_plain(about[name])
+    return replace(found, normalisation=tuple(replace(n, mean=0.0, std=1.0) for n in found.normalisation))
 
 
-def predict(settings: PredictSettings) -> list[Path]:
-    """Segment every scan of ``settings.input``; a mask that stands already is computed anew.
-
-    One bad scan never stops the others: it is named at the end.
-
-    Returns:
-        The masks written.
-
-    Raises:
-        SkipSegError: If there is no model or no scan, or if some scans could not be segmented.
-    """
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    predictor = Predictor.load(
-        settings.model, overlap=settings.overlap, mirror=settings.mirror, device=resolve_device(settings.device)
-    )
-    found = _find(settings.input, settings.output)
-    written: list[Path] = []
-    failed: list[str] = []
-    for name, paths in tqdm(found.items(), "predict", unit="scan", disable=None):
-        try:
-            scan = _read(paths, predictor, settings)
-            target = settings.output / f"{name}{mask_ending(paths, settings.format)}"
-            write_label_map(target, predictor(scan), scan, predictor.labels)
-            written.append(target)
-        except SkipSegError as error:
-            failed.append(f"{name}: {error}")
-    if failed:
-        done = f"{len(written)} of {len(found)} scans were segmented; "
-        raise SkipSegError(done + "not segmented: " + "; ".join(failed))
-    return written
-
-
-def predict_cases(
-    predictor: Predictor, cases: Iterable[tuple[str, Sequence[Path]]], output: Path, ending: str = ".nii.gz"
-) -> dict[str, Path]:
-    """Segment named cases into ``output``, one mask ``NAME + ending`` each."""
-    masks: dict[str, Path] = {}
-    for name, paths in cases:
-        scan = read_scan(paths, channels=len(predictor.channel_names))
-        masks[name] = output / f"{name}{ending}"
-        write_label_map(masks[name], predictor(scan), scan, predictor.labels)
-    return masks
-
-
-def mask_ending(paths: Sequence[Path], wanted: str) -> str:
-    """File ending of the mask of a scan that lies in ``paths``.
-
-    Examples:
-        >>> [mask_ending([Path(name)], "same") for name in ("a.nii.gz", "photo.jpg", "b_0000.tiff")]
-        ['.nii.gz', '.png', '.tif']
-        >>> mask_ending([Path("a.nii.gz")], "nrrd")
-        '.nrrd'
-    """
-    if wanted != "same":
-        return f".{wanted}"
-    name = paths[0].name.lower()
-    if paths[0].is_dir() or name.endswith((".nii", ".nii.gz")):
-        return ".nii.gz"
-    if name.endswith(".nrrd"):
-        return ".nrrd"
-    return ".tif" if name.endswith((".tif", ".tiff")) else ".png"
-
-
-def _find(source: Path, output: Path) -> dict[str, tuple[Path, ...]]:
-    """Find the scan or scans at ``source``; masks never go among the scans, where they would replace them."""
-    folder = source if source.is_dir() else source.parent
-    if folder.resolve() == output.resolve():
-        raise SkipSegError(f"{output} holds the scans themselves; choose another folder for the masks")
-    if not source.is_file():
-        return find_scans(source)
-    # CASE_0000 is the first channel of CASE, also when it is the only file named.
-    return {source.name.removesuffix(file_ending(source)).removesuffix("_0000"): (source,)}
-
-
-def _read(paths: Sequence[Path], predictor: Predictor, settings: PredictSettings) -> Scan:
-    """Read a scan for ``predictor``, a DICOM series with the user's choices."""
-    if len(paths) == 1 and paths[0].is_dir():
-        options: dict[str, Any] = {"series_uid": settings.series, "repair": settings.repair}
-        return read_series(paths[0], **options)
-    return read_scan(paths, channels=len(predictor.channel_names))
+def _most_probable(probabilities: NDArray[np.float32], out: NDArray[np.unsignedinteger[Any]]) -> None:
+    """Write the most probable class of shape ``(K, *S)`` into zeros of shape ``(*S)``; ties go to the lower class."""
+    best = probabilities[0].copy()
+    for index, values in enumerate(probabilities[1:], start=1):
+        out[values > best] = index
+        np.maximum(best, values, out=best)

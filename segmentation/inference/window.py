@@ -1,16 +1,35 @@
-"""Sliding window: a network over an image of any size, its overlapping outputs blended by a Gaussian."""
+"""Sliding window: a network over an image of any size, its overlapping outputs blended by a Gaussian.
+
+Windows are computed row by row along the first spatial axis, and a plane is given as soon as no later row touches
+it. So only one row of windows is ever held, and memory does not grow with the length of the scan.
+"""
 
 import itertools
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-Network = Callable[[Tensor], Tensor]
+from segmentation.scans.workspace import Workspace
+
+Network = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Maps images of shape ``(B, C, *S)`` to probabilities of shape ``(B, K, *S)``."""
+
+Place = tuple[slice, ...]
+"""Where a window lies: a slice for each spatial axis."""
+
+Cut = Callable[[Place], NDArray[np.float32]]
+"""Gives the part of an image at a place, shape ``(C, *S)`` of the window."""
+
+KNOWN_WINDOWS = 4
+"""Constant windows whose result is kept: air and padding of a scan have few values."""
+
+Content = tuple[bytes, tuple[int, ...]]
+_Item = TypeVar("_Item")
 
 
 def window_starts(size: int, window: int, overlap: float) -> list[int]:
@@ -48,68 +67,151 @@ def gaussian_window(shape: Sequence[int]) -> NDArray[np.float32]:
     return np.maximum(weights / weights.max(), 1e-3).astype(np.float32)
 
 
-def sliding_window(
-    network: Network,
-    image: NDArray[np.floating],
-    window: Sequence[int],
-    overlap: float,
-    batch_size: int = 1,
-    device: torch.device | str = "cpu",
-) -> NDArray[np.float32]:
-    """Compute class probabilities of a whole image, window by window.
+@dataclass
+class WindowCount:
+    """How many windows there were: ``computed`` by the network, ``known`` because their input was constant."""
 
-    A window larger than the image shrinks to it: nothing is padded, because the network takes any size.
+    computed: int = 0
+    known: int = 0
+
+
+class SlidingWindow:
+    """A network over images, window by window.
+
+    A window larger than the image shrinks to it: nothing is padded, because the network takes any size. A window
+    whose channels are each constant gives what the first window of that content gave, and is not computed again.
 
     Args:
         network: Gives probabilities.
-        image: Shape ``(C, *S)``.
         window: Spatial shape of the windows.
         overlap: Share by which neighbours overlap, in [0, 1).
         batch_size: Windows computed at a time.
-        device: Where the network is.
+        workspace: Where the windows in progress are held; ``None`` takes memory.
+        after_windows: Called each time some windows are done.
 
-    Returns:
-        Probabilities, shape ``(K, *S)``, summing to 1 over K.
-
-    Raises:
-        ValueError: If the image has no voxels.
+    Attributes:
+        count: Windows so far.
 
     Examples:
         A network that looks at single voxels gives the same by windows as in one piece:
 
         >>> image = np.linspace(0, 1, 35, dtype=np.float32).reshape(1, 5, 7)
-        >>> both = sliding_window(lambda x: torch.cat((x, 1 - x), 1), image, (4, 4), overlap=0.5)
-        >>> np.allclose(both[0], image[0], atol=1e-6)
+        >>> slide = SlidingWindow(lambda x: np.concatenate((x, 1 - x), 1), (4, 4), overlap=0.5)
+        >>> np.allclose(slide(image)[0], image[0], atol=1e-6)
         True
     """
-    shape = image.shape[1:]
-    if 0 in shape:
-        raise ValueError(f"an image without voxels has no windows, got shape {image.shape}")
-    size = tuple(min(w, s) for w, s in zip(window, shape, strict=True))
-    weights = gaussian_window(size)
-    total = np.zeros((0, *shape), np.float32)
-    norm = np.zeros(shape, np.float32)
-    for places in _batches(window_places(shape, size, overlap), batch_size):
-        stack = np.stack([image[(slice(None), *place)] for place in places]).astype(np.float32)
-        with torch.inference_mode():
-            probabilities = network(torch.from_numpy(stack).to(device)).float().cpu().numpy()
-        if not len(total):
-            total = np.zeros((probabilities.shape[1], *shape), np.float32)
-        for place, values in zip(places, probabilities, strict=True):
-            total[(slice(None), *place)] += values * weights
-            norm[place] += weights
-    total /= norm
-    return total
+
+    def __init__(
+        self,
+        network: Network,
+        window: Sequence[int],
+        overlap: float,
+        batch_size: int = 1,
+        workspace: Workspace | None = None,
+        after_windows: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.network = network
+        self.window = tuple(window)
+        self.overlap = overlap
+        self.batch_size = batch_size
+        self.workspace = workspace or Workspace()
+        self.after_windows = after_windows
+        self.count = WindowCount()
+        self._known: dict[Content | None, NDArray[np.float32]] = {}
+
+    def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Class probabilities of a whole image, shape ``(C, *S)``: shape ``(K, *S)``, summing to 1 over K."""
+        return np.stack(list(self.planes(lambda place: image[(slice(None), *place)], image.shape[1:])), axis=1)
+
+    def total(self, shape: Sequence[int]) -> int:
+        """Count the windows of an image of spatial shape ``shape``."""
+        sizes = zip(shape, _window_size(self.window, shape), strict=True)
+        return math.prod(len(window_starts(*size, self.overlap)) for size in sizes)
+
+    def planes(self, cut: Cut, shape: Sequence[int], axis: int = 0) -> Iterator[NDArray[np.float32]]:
+        """Yield class probabilities of an image plane by plane.
+
+        Args:
+            cut: Gives the part of the image at a place.
+            shape: Spatial shape of the image.
+            axis: Spatial axis across the planes.
+
+        Yields:
+            The planes across ``axis`` in order, each of shape ``(K, *inside)``.
+
+        Raises:
+            ValueError: If the image has no voxels.
+        """
+        if 0 in shape:
+            raise ValueError(f"an image without voxels has no windows, got spatial shape {tuple(shape)}")
+        size = _window_size(self.window, shape)
+        weights = np.moveaxis(gaussian_window(size), axis, 0)
+        inside = [whole for index, whole in enumerate(shape) if index != axis]
+        held: deque[NDArray[np.float32]] = deque()  # planes of classes and, last, the sum of weights
+        first = 0
+        for group, following in self._row_groups(shape, size, axis):
+            for place, probabilities in self._computed(cut, group):
+                while len(held) < place[axis].stop - first:
+                    held.append(self.workspace.zeros((len(probabilities) + 1, *inside), np.float32))
+                touched = itertools.islice(held, place[axis].start - first, None)
+                within = (slice(None), *(part for index, part in enumerate(place) if index != axis))
+                for plane, values, weight in zip(
+                    touched, np.moveaxis(probabilities, axis + 1, 0), weights, strict=False
+                ):
+                    part = plane[within]
+                    part[:-1] += values * weight
+                    part[-1] += weight
+                self.workspace.release()
+            for _ in range(following - first):
+                plane = held.popleft()
+                yield plane[:-1] / plane[-1]
+            first = following
+
+    def _row_groups(self, shape: Sequence[int], size: Sequence[int], axis: int) -> Iterator[tuple[list[Place], int]]:
+        """Yield the windows of as many rows as fill a batch, and the first voxel along ``axis`` of the next rows."""
+        starts = [window_starts(whole, part, self.overlap) for whole, part in zip(shape, size, strict=True)]
+        rows = starts[axis]
+        at_once = max(1, self.batch_size * len(rows) // math.prod(map(len, starts)))
+        for some in _batched(iter(rows), at_once):
+            group = itertools.product(*(some if index == axis else each for index, each in enumerate(starts)))
+            places = [tuple(slice(c, c + s) for c, s in zip(corner, size, strict=True)) for corner in group]
+            later = [row for row in rows if row > some[-1]]
+            yield sorted(places, key=lambda place: place[axis].start), later[0] if later else shape[axis]
+
+    def _computed(self, cut: Cut, places: Sequence[Place]) -> Iterator[tuple[Place, NDArray[np.float32]]]:
+        """Yield each place and its probabilities, shape ``(K, *S)`` of the window, in order."""
+        for some in _batched(iter(places), self.batch_size):
+            windows = [cut(place) for place in some]
+            keys = [_constant_content(window) for window in windows]
+            unknown = [index for index, key in enumerate(keys) if key not in self._known]
+            found: dict[int, NDArray[np.float32]] = {}
+            if unknown:
+                found = dict(zip(unknown, self.network(np.stack([windows[index] for index in unknown])), strict=True))
+            self.count.computed += len(unknown)
+            self.count.known += len(some) - len(unknown)
+            for index, (place, key) in enumerate(zip(some, keys, strict=True)):
+                if key is not None and key not in self._known and len(self._known) < KNOWN_WINDOWS:
+                    self._known[key] = found[index]
+                yield place, found[index] if index in found else self._known[keys[index]]
+            self.after_windows()
 
 
-def window_places(shape: Sequence[int], size: Sequence[int], overlap: float) -> Iterator[tuple[slice, ...]]:
-    """Yield the windows of ``size`` that cover ``shape`` as index expressions, in scan order."""
-    axes = [window_starts(whole, part, overlap) for whole, part in zip(shape, size, strict=True)]
-    for starts in itertools.product(*axes):
-        yield tuple(slice(start, start + part) for start, part in zip(starts, size, strict=True))
+def _window_size(window: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
+    """Window that is nowhere larger than the image."""
+    return tuple(min(part, whole) for part, whole in zip(window, shape, strict=True))
 
 
-def _batches(items: Iterator[tuple[slice, ...]], size: int) -> Iterator[list[tuple[slice, ...]]]:
+def _constant_content(window: NDArray[np.float32]) -> Content | None:
+    """Values of the channels of a window, shape ``(C, *S)``, if each is constant, with the window's shape."""
+    values = window[(slice(None), *[0] * (window.ndim - 1))]
+    middle = window[(slice(None), *(size // 2 for size in window.shape[1:]))]
+    expanded = values.reshape(-1, *[1] * (window.ndim - 1))
+    if (values != middle).any() or (window != expanded).any():
+        return None
+    return values.tobytes(), window.shape
+
+
+def _batched(items: Iterator[_Item], size: int) -> Iterator[list[_Item]]:
     """Group ``items`` into lists of at most ``size``."""
     while batch := list(itertools.islice(items, size)):
         yield batch

@@ -17,11 +17,9 @@ from torch import Tensor
 
 from segmentation import SkipSegError
 from segmentation.model.architecture import Architecture
+from segmentation.model.folder import FORMAT, WEIGHTS, read_description, unreadable, write_description
 from segmentation.model.unet import UNet
-from segmentation.runs import file_hash, read_json, write_bytes, write_json
-
-FORMAT = 1
-"""Version of model.json."""
+from segmentation.runs import file_hash, write_bytes
 
 
 @dataclass(frozen=True)
@@ -53,14 +51,14 @@ def save_model(
         weights: Each of the shape of its parameter.
         description: The rest of ``model.json``, plain data.
     """
-    save_weights(folder / "model.safetensors", weights)
+    save_weights(folder / WEIGHTS, weights)
     content = {
         "format": FORMAT,
-        "sha256": file_hash(folder / "model.safetensors"),
+        "sha256": file_hash(folder / WEIGHTS),
         "architecture": architecture.to_plain(),
         **description,
     }
-    write_json(folder / "model.json", content)
+    write_description(folder, content)
 
 
 def load_model(folder: Path) -> StoredModel:
@@ -70,22 +68,12 @@ def load_model(folder: Path) -> StoredModel:
         SkipSegError: If the folder holds no model, the weights are not those that model.json names, or the
             two do not fit together.
     """
-    if not (folder / "model.json").is_file():
-        raise SkipSegError(f"{folder} holds no model.json; give the folder of a finished training run")
-    description = read_json(folder / "model.json")
-    weights = folder / "model.safetensors"
+    description = read_description(folder)
     try:
-        if description["format"] > FORMAT:
-            raise SkipSegError(f"{folder} was written by a newer SkipSeg (format {description['format']}); upgrade")
-        if file_hash(weights) != description["sha256"]:
-            raise SkipSegError(f"{weights} is not the file that model.json describes; copy both files again")
         network = Architecture.from_plain(description["architecture"]).build()
-        network.load_state_dict(load_file(weights))
-    except FileNotFoundError:
-        raise SkipSegError(f"{weights} is missing; copy it beside model.json") from None
+        network.load_state_dict(load_file(folder / WEIGHTS))
     except SkipSegError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SkipSegError(f"{folder} does not hold a readable model ({reason}); copy both files again") from None
+        raise unreadable(folder, error) from None
     return StoredModel(network.eval().requires_grad_(False), description)

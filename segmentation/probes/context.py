@@ -25,9 +25,11 @@ from segmentation.data.manifest import Case, Dataset
 from segmentation.data.preprocessing import Preprocessing
 from segmentation.data.transforms import prepare_image, standardise
 from segmentation.figures import Figure
-from segmentation.inference.predictor import Predictor, resolve_device
+from segmentation.inference.backend_torch import Classifier, TorchBackend, resolve_device
+from segmentation.inference.predictor import Predictor
 from segmentation.metrics.overlap import dice_per_class
 from segmentation.model.architecture import Architecture
+from segmentation.model.storage import load_model
 from segmentation.model.unet import UNet
 from segmentation.runs import read_json, user_cache
 from segmentation.scans import Scan, read_label_map, read_scan
@@ -120,7 +122,7 @@ class ProbeContext:
             job.settings,
             options,
             job.architecture,
-            Predictor.load(folder, device=device),
+            Predictor.load(folder, device=device, postprocess=False),
             job.dataset,
             job.cases(job.fold.train),
             job.cases(job.fold.val),
@@ -130,7 +132,7 @@ class ProbeContext:
     @cached_property
     def network(self) -> UNet:
         """The trained network, in evaluation mode; its parameters take gradients. Copy it before changing it."""
-        return self.predictor.network.eval().requires_grad_(True)
+        return load_model(self.folder).network.to(self.device).eval().requires_grad_(True)
 
     def initial(self) -> UNet:
         """Build a network with the weights that the run started from, in evaluation mode."""
@@ -191,7 +193,8 @@ class ProbeContext:
         Args:
             network: On the context's device; may carry hooks.
         """
-        predictor = replace(self.predictor, network=network)
+        classifier = Classifier(network, self.preprocessing)
+        predictor = replace(self.predictor, backends=[TorchBackend(classifier, self.architecture, self.device)])
         return {case.name: self._dice(predictor.label_map(case.image, case.scan), case) for case in self.held_out}
 
     def _dice(self, prediction: NDArray[np.uint8], case: HeldOutCase) -> dict[str, float]:

@@ -13,21 +13,31 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from segmentation import SkipSegError
+from segmentation.scans.blocks import check_room, copy, release, slowest_first, zeros
 from segmentation.scans.geometry import check_affine
 from segmentation.scans.scan import Grid, Scan
-from segmentation.scans.series import Series, gather_series, one_line_errors
+from segmentation.scans.series import Series, SourceSlices, gather_series, one_line_errors
 from segmentation.scans.slices import REPAIRS, Repair, Stack, find_faults, mend, same_position, stack_affine
+from segmentation.scans.workspace import Workspace
 
 _SLOPE_PER_SLICE = frozenset({"PT"})
 """Modalities whose slices are each scaled to their own range; their values agree after rescaling."""
 
+_MOST_RUN = 64
+"""Bytes that one byte of DICOM's run-length encoding can stand for, at most: 128 for two."""
+
 
 def read_series(
-    source: Path | Sequence[Path], *, series_uid: str | None = None, repair: Collection[Repair] = ()
+    source: Path | Sequence[Path],
+    *,
+    series_uid: str | None = None,
+    repair: Collection[Repair] = (),
+    workspace: Workspace | None = None,
 ) -> Scan:
-    """Read one series of single-frame images into a volume.
+    """Read one series of single-frame images into a volume, slice by slice.
 
     Slices are sorted by position along their common normal, never by name or instance number. Values are
     rescaled by RescaleSlope and RescaleIntercept: Hounsfield units for CT.
@@ -38,6 +48,7 @@ def read_series(
         repair: Faults to mend instead of refusing them, each told in the scan's notes: ``"gaps"`` interpolates
             missing slices, ``"duplicates"`` drops copies with equal pixels, ``"spacing"`` resamples to the
             median spacing, ``"tilt"`` resamples to an orthogonal grid.
+        workspace: Where the voxels lie; ``None`` keeps them in memory.
 
     Returns:
         Scan of shape ``(1, columns, rows, slices)`` with its affine in RAS+; integers where the rescaling keeps
@@ -57,11 +68,11 @@ def read_series(
     if unknown := set(repair) - set(REPAIRS):
         raise SkipSegError(f"repair knows {', '.join(REPAIRS)}, got {', '.join(sorted(unknown))}")
     name = _name(source)
-    stack, files, faults, notes = _checked(source, series_uid, repair)
-    volume = _narrowed(np.stack([_pixels(file) for file in files], axis=-1))
+    stack, slices, faults, notes = _checked(source, series_uid, repair)
+    volume = _volume(slices.files, workspace)
     if faults:
-        stack, volume = mend(stack, volume, tuple(faults))
-    return Scan(volume[None], stack_affine(stack), name, notes=notes)
+        stack, volume = mend(stack, volume, tuple(faults), workspace)
+    return Scan(volume[None], stack_affine(stack), name, slices, notes)
 
 
 def series_grid(source: Path | Sequence[Path], *, series_uid: str | None = None) -> Grid:
@@ -70,8 +81,8 @@ def series_grid(source: Path | Sequence[Path], *, series_uid: str | None = None)
     Raises:
         SkipSegError: As :func:`read_series` without repairs, as far as headers tell.
     """
-    stack, files, _, _ = _checked(source, series_uid, ())
-    return Grid((*stack.shape, len(files)), stack_affine(stack))
+    stack, slices, _, _ = _checked(source, series_uid, ())
+    return Grid((*stack.shape, len(slices.files)), stack_affine(stack))
 
 
 def _name(source: Path | Sequence[Path]) -> str:
@@ -99,9 +110,14 @@ def _selected(gathered: Sequence[tuple[Series, list[Dataset]]], series_uid: str 
 
 def _checked(
     source: Path | Sequence[Path], series_uid: str | None, repair: Collection[str]
-) -> tuple[Stack, list[Path], dict[str, str], tuple[str, ...]]:
+) -> tuple[Stack, SourceSlices, dict[str, str], tuple[str, ...]]:
     """Stack and sorted files of a series, the faults left to mend, and notes about them."""
     series, headers = _selected(gather_series(source), series_uid)
+    if len(series.frames_of_reference) > 1:
+        raise SkipSegError(
+            f"{_name(source)}: slices of one series have {len(series.frames_of_reference)} frames of reference, so "
+            "their positions do not compare; give the files of one of them"
+        )
     stack, files = _sorted_stack(series, headers)
     stack, files, notes = _without_copies(stack, files, "duplicates" in repair)
     faults = find_faults(stack)
@@ -112,7 +128,7 @@ def _checked(
     if len(files) == 1:
         notes.append(f"one slice: its third axis is SliceThickness, {stack.thickness_mm:g} mm")
     check_affine(stack_affine(stack), _name(source))
-    return stack, files, faults, tuple(notes)
+    return stack, SourceSlices(tuple(files), "".join(series.frames_of_reference)), faults, tuple(notes)
 
 
 def _sorted_stack(series: Series, headers: Sequence[Dataset]) -> tuple[Stack, list[Path]]:
@@ -201,6 +217,7 @@ def _pixels(file: Path) -> NDArray[Any]:
     """Rescaled values of one slice, shape ``(columns, rows)``: integers where nothing is lost, else float32."""
     with one_line_errors(file):
         dataset = pydicom.dcmread(file)
+        _check_pixels(dataset)
         stored = dataset.pixel_array.T
         slope, intercept = _rescale(dataset)
     if (slope, intercept) == (1, 0):
@@ -210,8 +227,33 @@ def _pixels(file: Path) -> NDArray[Any]:
     return stored.astype(np.int32) * int(slope) + int(intercept)
 
 
-def _narrowed(volume: NDArray[Any]) -> NDArray[Any]:
-    """Rescaled integers in int16 where they fit, at half the memory; any shape."""
+def _check_pixels(dataset: Dataset) -> None:
+    """Refuse a header that claims more pixels than follow it; other encodings do not tell before they are decoded."""
+    syntax = dataset.file_meta.get("TransferSyntaxUID", ExplicitVRLittleEndian)
+    if "PixelData" in dataset and (not syntax.is_compressed or syntax == RLELossless):
+        pixels = int(dataset.Rows) * int(dataset.Columns)
+        packed = _MOST_RUN if syntax.is_compressed else 1
+        check_room((pixels * int(dataset.BitsAllocated) + 7) // 8, len(dataset.PixelData), packed)
+
+
+def _volume(files: Sequence[Path], workspace: Workspace | None) -> NDArray[Any]:
+    """Voxels of sorted slices, shape ``(columns, rows, slices)``, the slowest in memory last.
+
+    Rescaled integers lie in int16 where they all fit, at half the memory. Only a slice that does not fit behind
+    others that did makes the volume be copied.
+    """
     limits = np.iinfo(np.int16)
-    fits = volume.dtype == np.int32 and limits.min <= volume.min() and volume.max() <= limits.max
-    return volume.astype(np.int16) if fits else volume
+    volume, kind, low, high = np.empty((0, 0, 0)), np.dtype(bool), 0, 0
+    for index, file in enumerate(files):
+        pixels = _pixels(file)
+        kind = np.result_type(kind, pixels)
+        low, high = min(low, pixels.min()), max(high, pixels.max())
+        narrow = kind == np.int32 and limits.min <= low and high <= limits.max
+        dtype = np.dtype(np.int16) if narrow else kind
+        if not index or dtype != volume.dtype:
+            wider = slowest_first(zeros((len(files), *pixels.shape[::-1]), dtype, workspace))
+            copy(wider[..., :index], volume[..., :index], workspace)
+            volume = wider
+        volume[..., index] = pixels
+        release(workspace)
+    return volume

@@ -1,8 +1,7 @@
-"""Read and write scans and label maps by file ending, and find the scans of a folder."""
+"""Read and write scans, label maps and maps of real numbers by file ending."""
 
-import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -11,29 +10,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmentation import SkipSegError
-from segmentation.scans import nifti, nrrd, picture
+from segmentation.scans import metaimage, nifti, nrrd, picture
+from segmentation.scans.blocks import BLOCK_BYTES, Layout, empty_volume, release, spans, stack
 from segmentation.scans.dicom import read_series, series_grid
+from segmentation.scans.find import file_ending
 from segmentation.scans.geometry import grid_difference
+from segmentation.scans.placement import read_dicom_seg
 from segmentation.scans.scan import Grid, Scan
-from segmentation.scans.series import is_dicom_file, is_series_folder
+from segmentation.scans.segments import is_dicom_seg
+from segmentation.scans.workspace import Workspace
 
-ENDINGS = (*nifti.ENDINGS, *nrrd.ENDINGS, *picture.ENDINGS)
-"""File endings that are read, without the DICOM series, which is a folder."""
-
-_CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+_FLOAT_PICTURES = (".tif", ".tiff")
 _NO_REMAP: Mapping[int, int] = MappingProxyType({})
 _NO_LABELS: Mapping[str, int] = MappingProxyType({})
 
 
-def read_scan(paths: Path | Sequence[Path], channels: int | None = None) -> Scan:
+def read_scan(paths: Path | Sequence[Path], channels: int | None = None, *, workspace: Workspace | None = None) -> Scan:
     """Read a scan from one file, from one file a channel, or from the folder of a DICOM series.
 
     NaN and infinite intensities are passed on: ``skipseg check`` reports them.
 
     Args:
-        paths: A file that ends in one of :data:`ENDINGS`, a DICOM folder, or several of them on one grid,
-            whose channels are stacked in the order given.
+        paths: A file of a known ending, a DICOM folder, or several of them on one grid, whose channels are stacked
+            in the order given.
         channels: Number of channels that one multi-channel volume holds; ``None`` expects one.
+        workspace: Where the voxels lie; ``None`` keeps them in memory. They are decoded block by block, so that
+            reading takes no more memory than the workspace allows.
 
     Returns:
         Scan of shape ``(C, *S)`` in the frame of the first file.
@@ -44,24 +46,25 @@ def read_scan(paths: Path | Sequence[Path], channels: int | None = None) -> Scan
     sources = [paths] if isinstance(paths, Path) else list(paths)
     if not sources:
         raise SkipSegError("a scan needs at least one file, got none")
-    scans = [_read(source, channels) for source in sources]
-    first = scans[0]
-    for other in scans[1:]:
-        if difference := grid_difference(first, other):
-            raise SkipSegError(
-                f"{first.source} and {other.source} are channels of one scan but differ in {difference}; "
-                "resample one onto the other first"
-            )
-    array = first.array if len(scans) == 1 else np.concatenate([scan.array for scan in scans])
+    if len(sources) == 1:
+        return _read(sources[0], channels, workspace)
+    layouts = [_layout(source, channels) for source in sources]
+    if any(layout is None or len(layout.grid.shape) == 2 for layout in layouts):
+        scans = [_read(source, channels, workspace) for source in sources]
+        _check_grids([(scan.source, scan.grid) for scan in scans])
+        array = stack([scan.array for scan in scans], workspace)
+    else:
+        known = [layout for layout in layouts if layout is not None]
+        array, scans = _read_into_one(sources, known, channels, workspace)
     notes = tuple(dict.fromkeys(note for scan in scans for note in scan.notes))
-    return Scan(array, first.affine, first.source, first.header, notes)
+    return replace(scans[0], array=array, notes=notes)
 
 
 def scan_geometry(path: Path, channels: int | None = None) -> Grid:
     """Read where the voxels of a scan lie, without decoding them.
 
     Args:
-        path: File that ends in one of :data:`ENDINGS`, or the folder of a DICOM series.
+        path: File of a known ending, or the folder of a DICOM series.
         channels: As for :func:`read_scan`.
 
     Raises:
@@ -69,19 +72,16 @@ def scan_geometry(path: Path, channels: int | None = None) -> Grid:
     """
     if path.is_dir():
         return series_grid(path)
-    if (ending := file_ending(path)) in nifti.ENDINGS:
-        return nifti.nifti_grid(path, channels)
-    if ending in nrrd.ENDINGS:
-        return nrrd.nrrd_grid(path, channels)
-    return picture.picture_grid(path)
+    layout = _layout(path, channels)
+    return picture.picture_grid(path) if layout is None else layout.grid
 
 
 def read_label_map(path: Path, like: Scan | None = None, remap: Mapping[int, int] = _NO_REMAP) -> Scan:
     """Read a label map: whole numbers from 0, on the grid of its scan.
 
     Args:
-        path: File that ends in one of :data:`ENDINGS`, not JPEG. A colour picture is accepted when its
-            channels are equal.
+        path: File of a known ending, not JPEG, or a DICOM segmentation, whose segment numbers are the values. A
+            colour picture is accepted when its channels are equal.
         like: Scan that the label map belongs to; its shape and affine must agree.
         remap: Stored value to meant value, such as ``{255: 1}``; values not named stay.
 
@@ -92,9 +92,12 @@ def read_label_map(path: Path, like: Scan | None = None, remap: Mapping[int, int
         SkipSegError: If the file cannot be read, holds NaN, fractions or negative values, or lies on
             another grid than ``like``.
     """
+    if is_dicom_seg(path):
+        scan, _ = read_dicom_seg(path, like)
+        return replace(scan, array=_remapped(scan.array, remap))
     if file_ending(path) in picture.LOSSY_ENDINGS:
         raise SkipSegError(f"{path.name}: JPEG changes label values; draw the mask again as .png or .tif")
-    scan = _read(path, None)
+    scan = _read(path, None, None)
     if (scan.array[1:] != scan.array[:1]).any():
         raise SkipSegError(f"{path.name} is a colour picture; store one gray value a label instead")
     if like is not None and (difference := grid_difference(like, scan)):
@@ -106,15 +109,23 @@ def read_label_map(path: Path, like: Scan | None = None, remap: Mapping[int, int
     return Scan(labels, scan.affine, scan.source, scan.header, scan.notes)
 
 
-def write_label_map(path: Path, label_map: NDArray[Any], like: Scan, labels: Mapping[str, int] = _NO_LABELS) -> None:
-    """Write a label map in the frame of its scan, whole or not at all.
+def write_label_map(
+    path: Path,
+    label_map: NDArray[Any],
+    like: Scan,
+    labels: Mapping[str, int] = _NO_LABELS,
+    *,
+    workspace: Workspace | None = None,
+) -> None:
+    """Write a label map in the frame of its scan, block by block, whole or not at all.
 
     Args:
         path: Target; its ending chooses the format: NIfTI or NRRD for a volume (a DICOM series included),
-            PNG, TIFF or BMP for a picture.
-        label_map: Whole numbers in ``[0, 65535]``, shape ``(*S)``, the scan's spatial shape.
-        like: The scan as it was read.
+            PNG, TIFF or BMP for a picture, MetaImage for both.
+        label_map: Whole numbers in ``[0, 65535]``, shape ``(*S)``, the scan's spatial shape; a view of any strides.
+        like: The scan as it was read; of its voxels only the shape is used.
         labels: Class name to value; NRRD keeps the names as segments, other formats hold none.
+        workspace: Where ``label_map`` lies, if not in memory.
 
     Raises:
         SkipSegError: If shape, values or ending do not fit.
@@ -125,96 +136,154 @@ def write_label_map(path: Path, label_map: NDArray[Any], like: Scan, labels: Map
             f"{path.name}: the label map has shape {label_map.shape}, {like.source} has {like.spatial_shape}; "
             "bring the map back to the grid of its scan first"
         )
-    values = _whole_numbers(label_map, path.name)
-    if values.dtype.itemsize > 2:
-        raise SkipSegError(f"{path.name}: labels up to 65535 can be written, got {values.max()}")
-    endings = picture.ENDINGS if like.spatial_dims == 2 else (*nifti.ENDINGS, *nrrd.ENDINGS)
+    highest = _highest_label(label_map, path.name, workspace)
+    if highest > np.iinfo(np.uint16).max:
+        raise SkipSegError(f"{path.name}: labels up to 65535 can be written, got {highest}")
+    ending = _writable(path, like, picture.ENDINGS)
+    dtype = np.min_scalar_type(highest)
+    if ending in picture.ENDINGS:
+        picture.write_picture(path, label_map.astype(dtype, copy=False))
+    elif ending in nifti.ENDINGS:
+        nifti.write_nifti(path, label_map, like, dtype, workspace=workspace)
+    elif ending in metaimage.ENDINGS:
+        metaimage.write_metaimage(path, label_map, like, dtype, workspace=workspace)
+    else:
+        fields = nrrd.segment_fields(labels, like.spatial_shape)
+        nrrd.write_nrrd(path, label_map, like, dtype, fields, workspace=workspace)
+
+
+def write_map(
+    path: Path, values: NDArray[Any], like: Scan, names: Sequence[str] = (), *, workspace: Workspace | None = None
+) -> None:
+    """Write a map of real numbers, or one a class, in the frame of a scan, block by block, whole or not at all.
+
+    Several maps become the last axis of the file: NIfTI of axes (I, J, K, class), NRRD with a list axis. They are
+    read again as channels. A picture's file holds one map.
+
+    Args:
+        path: Target; its ending chooses the format: NIfTI or NRRD for a volume, TIFF of 32-bit floating point for a
+            picture, MetaImage for both.
+        values: Such as probabilities, shape ``(K, *S)`` or ``(*S)`` with the scan's spatial shape; a view of any
+            strides. They are written as float32.
+        like: The scan as it was read; of its voxels only the shape is used.
+        names: What each of the K maps is of; NRRD keeps them in its header, other formats hold none.
+        workspace: Where ``values`` lies, if not in memory.
+
+    Raises:
+        SkipSegError: If shape, names or ending do not fit.
+        OSError: If the disk is full; nothing is left behind.
+    """
+    several = values.ndim == like.spatial_dims + 1
+    if values.shape[several:] != like.spatial_shape or (names and len(names) != (len(values) if several else 1)):
+        raise SkipSegError(
+            f"{path.name}: the map has shape {values.shape} and {len(names)} names, {like.source} has "
+            f"{like.spatial_shape}; bring the map back to the grid of its scan first, and name each class or none"
+        )
+    ending = _writable(path, like, _FLOAT_PICTURES)
+    if ending in _FLOAT_PICTURES:
+        if several:
+            raise SkipSegError(f"{path.name}: a picture's file holds one map, got {len(values)}; write one a class")
+        picture.write_float_picture(path, values)
+    elif ending in nifti.ENDINGS:
+        nifti.write_nifti(path, values, like, np.float32, workspace=workspace)
+    elif ending in metaimage.ENDINGS:
+        metaimage.write_metaimage(path, values, like, np.float32, workspace=workspace)
+    else:
+        fields = {f"Class{index}_Name": name for index, name in enumerate(names)}
+        nrrd.write_nrrd(path, values, like, np.float32, fields, workspace=workspace)
+
+
+def _layout(path: Path, channels: int | None) -> Layout | None:
+    """What the header of a volume's file says of its voxels; ``None`` for DICOM and pictures."""
+    if path.is_dir():
+        return None
+    if (ending := file_ending(path)) in nifti.ENDINGS:
+        return nifti.nifti_layout(path, channels)
+    if ending in metaimage.ENDINGS:
+        return metaimage.metaimage_layout(path, channels)
+    return nrrd.nrrd_layout(path, channels) if ending in nrrd.ENDINGS else None
+
+
+def _read(path: Path, channels: int | None, workspace: Workspace | None, into: NDArray[Any] | None = None) -> Scan:
+    """Read one file by its ending, or a DICOM folder; only volumes in one file can be read into a given array."""
+    if path.is_dir():
+        return read_series(path, workspace=workspace)
+    if (ending := file_ending(path)) in nifti.ENDINGS:
+        return nifti.read_nifti(path, channels, workspace=workspace, into=into)
+    if ending in metaimage.ENDINGS:
+        return metaimage.read_metaimage(path, channels, workspace=workspace, into=into)
+    if ending in nrrd.ENDINGS:
+        return nrrd.read_nrrd(path, channels, workspace=workspace, into=into)
+    return picture.read_picture(path, workspace=workspace)
+
+
+def _read_into_one(
+    sources: Sequence[Path], layouts: Sequence[Layout], channels: int | None, workspace: Workspace | None
+) -> tuple[NDArray[Any], list[Scan]]:
+    """Read files each into its part of one array of shape ``(C, I, J, K)``; the array, and the scans in it."""
+    _check_grids([(source.name, layout.grid) for source, layout in zip(sources, layouts, strict=True)])
+    dtype = np.result_type(*(layout.dtype for layout in layouts))
+    total = sum(layout.channels for layout in layouts)
+    array = empty_volume(total, layouts[0].grid.shape, dtype, workspace)
+    ends = np.cumsum([layout.channels for layout in layouts]).tolist()
+    scans = [
+        _read(source, channels, workspace, array[end - layout.channels : end])
+        for source, layout, end in zip(sources, layouts, ends, strict=True)
+    ]
+    return array, scans
+
+
+def _check_grids(named: Sequence[tuple[str, Grid]]) -> None:
+    """Refuse channels of one scan that do not lie on one grid."""
+    (first, grid), *others = named
+    for other, its_grid in others:
+        if difference := grid_difference(grid, its_grid):
+            raise SkipSegError(
+                f"{first} and {other} are channels of one scan but differ in {difference}; "
+                "resample one onto the other first"
+            )
+
+
+def _writable(path: Path, like: Scan, pictures: Sequence[str]) -> str:
+    """Ending of a target, when it suits the scan."""
+    endings = (*(pictures if like.spatial_dims == 2 else (*nifti.ENDINGS, *nrrd.ENDINGS)), *metaimage.ENDINGS)
     if (ending := file_ending(path)) not in endings:
         raise SkipSegError(
             f"{path.name}: {like.source} has {like.spatial_dims} axes; write one of {', '.join(endings)}"
         )
-    if ending in picture.ENDINGS:
-        picture.write_picture(path, values)
-    elif ending in nifti.ENDINGS:
-        nifti.write_nifti(path, values, like)
-    else:
-        nrrd.write_nrrd(path, values, like, labels)
-
-
-def find_scans(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """Find the scans in a folder: case name to its channel files.
-
-    Files named ``CASE_0000.nii.gz``, ``CASE_0001.nii.gz`` are channels of one case. A folder of DICOM files is
-    one case, and so is each of its folders that holds some. Hidden files are skipped.
-
-    Args:
-        folder: Folder of scans, or of one DICOM series.
-
-    Returns:
-        Case names in order, each with its channel files in order.
-
-    Raises:
-        SkipSegError: If the folder is missing, unreadable or without scans, or a case is not clear.
-    """
-    try:
-        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-        files = [entry for entry in entries if entry.is_file()]
-        cases = _grouped([file for file in files if _ending_of(file) is not None])
-        if any(is_dicom_file(file) for file in files if _ending_of(file) is None):
-            cases[folder.resolve().name] = (folder,)
-        else:
-            cases |= {entry.name: (entry,) for entry in entries if is_series_folder(entry)}
-    except OSError as error:
-        raise SkipSegError(f"{folder} cannot be read ({error.strerror}); give a folder of scans") from None
-    if not cases:
-        raise SkipSegError(f"{folder} holds no scans; known are {', '.join(ENDINGS)} and DICOM folders")
-    return dict(sorted(cases.items()))
-
-
-def file_ending(path: Path) -> str:
-    """Ending by which the format is chosen, in lower case.
-
-    Raises:
-        SkipSegError: If no known format has it.
-
-    Examples:
-        >>> file_ending(Path("case.v2_0000.nii.gz"))
-        '.nii.gz'
-    """
-    if (ending := _ending_of(path)) is None:
-        raise SkipSegError(f"{path.name}: unknown format; known are {', '.join(ENDINGS)} and DICOM folders")
     return ending
 
 
-def _ending_of(path: Path) -> str | None:
-    """Known ending of a file name, or ``None``."""
-    return next((ending for ending in sorted(ENDINGS, key=len)[::-1] if path.name.lower().endswith(ending)), None)
+def _highest_label(values: NDArray[Any], source: str, workspace: Workspace | None = None) -> int:
+    """Highest value that a label map of any shape may hold by its dtype or its values, when all are whole numbers."""
+    if values.dtype == bool or values.dtype == np.uint8:
+        return int(np.iinfo(np.uint8).max)
+    highest = 0
+    for place in spans(values, BLOCK_BYTES):
+        part = values[place]
+        if part.dtype.kind == "f":
+            _check_whole(part, source)
+        if part.min() < 0:
+            raise SkipSegError(f"{source}: labels start at 0, got {part.min():g}")
+        highest = max(highest, int(part.max()))
+        release(workspace)
+    return highest
 
 
-def _read(path: Path, channels: int | None) -> Scan:
-    """Read one file by its ending, or a DICOM folder."""
-    if path.is_dir():
-        return read_series(path)
-    if (ending := file_ending(path)) in nifti.ENDINGS:
-        return nifti.read_nifti(path, channels)
-    if ending in nrrd.ENDINGS:
-        return nrrd.read_nrrd(path, channels)
-    return picture.read_picture(path)
+def _check_whole(values: NDArray[np.floating], source: str) -> None:
+    """Refuse fractions and what is no number; any shape."""
+    if not np.isfinite(values).all():
+        raise SkipSegError(f"{source}: a label map holds whole numbers, got NaN or infinity")
+    if (fractions := values != np.rint(values)).any():
+        raise SkipSegError(
+            f"{source}: a label map holds whole numbers, got {values[fractions][0]:g}; "
+            "was it resampled with interpolation? resample it again with nearest neighbour"
+        )
 
 
 def _whole_numbers(values: NDArray[Any], source: str) -> NDArray[np.unsignedinteger]:
     """Values of any shape in the smallest unsigned dtype, when nothing is lost by it."""
-    if values.dtype.kind == "f":
-        if not np.isfinite(values).all():
-            raise SkipSegError(f"{source}: a label map holds whole numbers, got NaN or infinity")
-        if (fractions := values != np.rint(values)).any():
-            raise SkipSegError(
-                f"{source}: a label map holds whole numbers, got {values[fractions][0]:g}; "
-                "was it resampled with interpolation? resample it again with nearest neighbour"
-            )
-    if values.min() < 0:
-        raise SkipSegError(f"{source}: labels start at 0, got {values.min():g}")
-    return values.astype(np.min_scalar_type(int(values.max())), copy=False)
+    return values.astype(np.min_scalar_type(_highest_label(values, source)), copy=False)
 
 
 def _remapped(values: NDArray[np.unsignedinteger], remap: Mapping[int, int]) -> NDArray[np.unsignedinteger]:
@@ -224,24 +293,3 @@ def _remapped(values: NDArray[np.unsignedinteger], remap: Mapping[int, int]) -> 
     stored, index = np.unique(values, return_inverse=True)
     meant = np.array([remap.get(int(value), int(value)) for value in stored])
     return meant[index].reshape(values.shape).astype(np.min_scalar_type(int(meant.max())))
-
-
-def _grouped(files: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
-    """Group sorted files into cases; a suffix counts as a channel only where its case has a channel 0000."""
-    stems = {file: file.name[: -len(file_ending(file))] for file in files}
-    firsts = {stem.removesuffix("_0000") for stem in stems.values() if stem.endswith("_0000")}
-    cases: dict[str, list[Path]] = defaultdict(list)
-    channels: dict[str, list[int]] = defaultdict(list)
-    for file, stem in stems.items():
-        match = _CHANNEL.fullmatch(stem)
-        is_channel = match is not None and match["case"] in firsts
-        name = match["case"] if match and is_channel else stem
-        cases[name].append(file)
-        channels[name].append(int(match["channel"]) if match and is_channel else 0)
-    for name, numbers in channels.items():
-        if numbers != list(range(len(numbers))):
-            raise SkipSegError(
-                f"case {name} has {', '.join(file.name for file in cases[name])}: expected one file, or channels "
-                "0000, 0001, ... without gaps or doubles; rename or remove files"
-            )
-    return {name: tuple(paths) for name, paths in cases.items()}

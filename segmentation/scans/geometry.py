@@ -21,6 +21,9 @@ TOLERANCE_VOXELS = 0.01
 SHEAR_TOLERANCE_DEGREES = 0.1
 """Axes count as perpendicular within this angle: above the rounding of real headers, below any real tilt."""
 
+_SMALLEST_MM, _LARGEST_MM = 1e-7, 1e5
+"""Sizes of a voxel that no scan has."""
+
 _RAS = np.array([[0, 1], [1, 1], [2, 1]])
 
 
@@ -32,11 +35,14 @@ def check_affine(affine: NDArray[np.float64], source: str) -> None:
         source: File name for the message.
 
     Raises:
-        SkipSegError: If an entry is not finite, or two voxels of a step along an axis fall together.
+        SkipSegError: If an entry is not finite, a voxel is smaller than an atom or larger than a building, or two
+            axes fall together.
     """
     axes = affine[:3, :3]
-    lengths = np.linalg.norm(axes, axis=0)
-    if not np.isfinite(affine).all() or (lengths == 0).any() or abs(np.linalg.det(axes / lengths)) < 1e-6:
+    with np.errstate(all="ignore"):  # of damaged headers
+        lengths = np.linalg.norm(axes, axis=0)
+        spans = np.isfinite(affine).all() and abs(np.linalg.det(axes / lengths)) >= 1e-6
+    if not spans or lengths.min() < _SMALLEST_MM or lengths.max() > _LARGEST_MM:
         raise SkipSegError(
             f"{source}: its affine {np.round(affine[:3], 4).tolist()} does not span a volume; "
             "repair the header or convert the scan again from its source"

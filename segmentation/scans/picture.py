@@ -3,10 +3,12 @@
 Pixels are taken as stored: an EXIF rotation is not applied, because masks are drawn on the stored rows.
 """
 
+import struct
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,18 +16,22 @@ from PIL import Image, UnidentifiedImageError
 
 from segmentation import SkipSegError
 from segmentation.runs import atomic_path
+from segmentation.scans.blocks import BLOCK_BYTES, MOST_COMPRESSED, check_room, release, zeros
 from segmentation.scans.scan import Grid, Scan
+from segmentation.scans.workspace import Workspace
 
 ENDINGS = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
 LOSSY_ENDINGS = (".jpg", ".jpeg")
 """Compression that changes values: never a label map."""
 
 
-def read_picture(path: Path) -> Scan:
+def read_picture(path: Path, *, workspace: Workspace | None = None) -> Scan:
     """Read a picture as stored: gray in one channel, colour in three, transparency dropped.
 
     Args:
         path: PNG, TIFF, BMP or JPEG file of one page.
+        workspace: Where the pixels lie; ``None`` keeps them in memory. Pillow decodes a picture as a whole, at most
+            some 180 million pixels.
 
     Returns:
         Scan of shape ``(1 or 3, rows, columns)``: uint8, or uint16, int32 or float32 where the file has them.
@@ -34,9 +40,20 @@ def read_picture(path: Path) -> Scan:
         SkipSegError: If the file is missing, damaged, has several pages or has 16-bit colour.
     """
     with _opened(path) as image:
-        pixels = np.asarray(image if image.mode in _KEPT else image.convert(_CONVERTED.get(image.mode, "RGB")))
-    pixels = pixels.astype(np.uint8 if pixels.dtype == bool else pixels.dtype.newbyteorder("="))
-    return Scan(pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0), np.eye(4), path.name)
+        if image.format == "PNG":
+            check_room(
+                image.height * ((image.width * len(image.getbands()) + 7) // 8), path.stat().st_size, MOST_COMPRESSED
+            )
+        rows = max(1, BLOCK_BYTES // (4 * image.width))
+        pixels: NDArray[Any] | None = None
+        for top in range(0, image.height, rows):
+            part = _pixels(image, top, min(top + rows, image.height))
+            if pixels is None:
+                pixels = zeros((len(part), image.height, image.width), part.dtype, workspace)
+            pixels[:, top : top + rows] = part
+            release(workspace)
+    assert pixels is not None  # Pillow knows no picture without rows
+    return Scan(pixels, np.eye(4), path.name)
 
 
 def picture_grid(path: Path) -> Grid:
@@ -67,11 +84,42 @@ def write_picture(path: Path, label_map: NDArray[np.unsignedinteger]) -> None:
         Image.fromarray(label_map).save(draft)
 
 
+def write_float_picture(path: Path, values: NDArray[Any]) -> None:
+    """Write a map as a TIFF of 32-bit floating point, whole or not at all.
+
+    Args:
+        path: Target ending in .tif or .tiff.
+        values: Of shape ``(rows, columns)``.
+    """
+    with atomic_path(path) as draft:
+        Image.fromarray(np.ascontiguousarray(values, np.float32)).save(draft)
+
+
 _KEPT = ("1", "L", "RGB", "I", "F", "I;16", "I;16L", "I;16B")
 """Pillow modes read as they are."""
 
 _CONVERTED = {"LA": "L", "La": "L"}
 """Pillow modes that hold gray; everything else (palette, RGBA, CMYK, ...) becomes RGB."""
+
+
+def _pixels(image: Image.Image, top: int, bottom: int) -> NDArray[Any]:
+    """Some rows of a picture, shape ``(1 or 3, bottom - top, columns)``."""
+    part = image.crop((0, top, image.width, bottom))
+    pixels = np.asarray(part if part.mode in _KEPT else part.convert(_CONVERTED.get(part.mode, "RGB")))
+    pixels = pixels.astype(np.uint8 if pixels.dtype == bool else pixels.dtype.newbyteorder("="), copy=False)
+    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+
+
+_DAMAGE = (
+    EOFError,
+    LookupError,
+    OSError,
+    SyntaxError,  # Pillow's for a broken PNG
+    TypeError,
+    ValueError,
+    struct.error,
+    Image.DecompressionBombError,
+)
 
 
 @contextmanager
@@ -88,8 +136,9 @@ def _opened(path: Path) -> Generator[Image.Image, None, None]:
                 yield image
     except UnidentifiedImageError:
         raise SkipSegError(f"{path.name} is not a picture that can be read; is it complete?") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: Pillow's for broken PNG
-        raise SkipSegError(f"{path.name} cannot be read as a picture ({error}); restore it or leave it out") from None
+    except _DAMAGE as error:
+        reason = " ".join(str(error).split())
+        raise SkipSegError(f"{path.name} cannot be read as a picture ({reason}); restore it or leave it out") from None
 
 
 def _check(image: Image.Image, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import struct
+import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Generator, Sequence
@@ -21,7 +22,7 @@ _HEADER_TAGS = [
     "SOPClassUID",
     "SeriesInstanceUID", "Modality", "SeriesDescription", "PatientName", "PatientID", "Rows", "Columns",
     "NumberOfFrames", "SamplesPerPixel", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
-    "SliceThickness", "RescaleSlope", "RescaleIntercept",
+    "SliceThickness", "RescaleSlope", "RescaleIntercept", "FrameOfReferenceUID",
 ]  # fmt: skip
 
 
@@ -36,6 +37,7 @@ class Series:
         files: Its image files.
         rows: Pixels down a slice.
         columns: Pixels across a slice.
+        frames_of_reference: UIDs of the spaces that its positions are meant in: one, or none where none is given.
     """
 
     uid: str
@@ -44,10 +46,24 @@ class Series:
     files: tuple[Path, ...]
     rows: int
     columns: int
+    frames_of_reference: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         text = f" {self.description!r}" if self.description else ""
         return f"{self.modality}{text}, {len(self.files)} slices of {self.columns} x {self.rows}, {self.uid}"
+
+
+@dataclass(frozen=True)
+class SourceSlices:
+    """The files behind a volume, slice by slice: what a DICOM segmentation of it refers to.
+
+    Attributes:
+        files: Files in the order of the slices.
+        frame_of_reference: UID of the space that their positions are meant in; empty where none is given.
+    """
+
+    files: tuple[Path, ...]
+    frame_of_reference: str
 
 
 def list_series(source: Path | Sequence[Path]) -> list[Series]:
@@ -65,6 +81,56 @@ def list_series(source: Path | Sequence[Path]) -> list[Series]:
         SkipSegError: If the folder or a DICOM file cannot be read.
     """
     return [series for series, _ in gather_series(source)]
+
+
+def choose_series(listing: Sequence[Series], rule: str | None = None) -> list[Series]:
+    """Choose by a rule among the series of a folder; without one, only a lone series is beyond doubt.
+
+    Args:
+        listing: What :func:`list_series` found.
+        rule: A SeriesInstanceUID, ``"all"``, ``"largest"`` (most voxels), or ``None``.
+
+    Raises:
+        SkipSegError: If there is none, if none has the UID, or if it stays open which one is meant.
+
+    Examples:
+        >>> head = Series("1.2.3", "MR", "T1", (Path("a"), Path("b")), 256, 256)
+        >>> scout = Series("1.2.4", "MR", "localiser", (Path("c"),), 256, 256)
+        >>> [series.description for series in choose_series([scout, head], "largest")]
+        ['T1']
+    """
+    if rule in ("all", "largest", None) and not listing:
+        raise SkipSegError("no DICOM images found; give the folder of one series")
+    if rule == "all":
+        return list(listing)
+    most = max((_voxels(series) for series in listing), default=0)
+    chosen = [
+        series
+        for series in listing
+        if rule is None or (_voxels(series) == most if rule == "largest" else series.uid == rule)
+    ]
+    if len(chosen) != 1:
+        raise SkipSegError(
+            f"{len(chosen)} of {len(listing)} series match {rule or 'where one is expected'}; name one by its UID, the "
+            f"last entry, or say all or largest (--series): {_in_lines(listing, '; ')}"
+        )
+    return chosen
+
+
+def ask_series(listing: Sequence[Series]) -> list[Series]:
+    """Ask the person at the terminal which series is meant; where nobody sits, as :func:`choose_series` alone.
+
+    Raises:
+        SkipSegError: If nobody can be asked and several are there, or the answer is none of them.
+    """
+    if len(listing) < 2 or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return choose_series(listing)
+    print(f"{len(listing)} series:\n{_in_lines(listing, chr(10))}", file=sys.stderr)
+    print("Number of the series, or all: ", end="", file=sys.stderr, flush=True)
+    answer = sys.stdin.readline().strip()
+    if answer.isdecimal() and int(answer) < len(listing):
+        return [listing[int(answer)]]
+    return choose_series(listing, answer)
 
 
 def is_series_folder(folder: Path) -> bool:
@@ -122,6 +188,16 @@ def gather_series(source: Path | Sequence[Path]) -> list[tuple[Series, list[Data
     return [(_series(uid, slices), [header for _, header in slices]) for uid, slices in found.items()]
 
 
+def _voxels(series: Series) -> int:
+    """Size of a series in voxels."""
+    return len(series.files) * series.rows * series.columns
+
+
+def _in_lines(listing: Sequence[Series], between: str) -> str:
+    """Series with their numbers, for a message or a question."""
+    return between.join(f"[{index}] {series}" for index, series in enumerate(listing))
+
+
 def _header(file: Path) -> Dataset:
     """Read the header fields that place and describe a slice; the others, patient data too, stay on disk."""
     with one_line_errors(file):
@@ -148,4 +224,6 @@ def _series(uid: str, slices: Sequence[tuple[Path, Dataset]]) -> Series:
     if any(word in description.lower() for word in private):
         description = ""
     files = tuple(file for file, _ in slices)
-    return Series(uid, str(header.get("Modality", "?")), description, files, int(header.Rows), int(header.Columns))
+    spaces = sorted({str(each.get("FrameOfReferenceUID") or "") for _, each in slices} - {""})
+    modality, rows, columns = str(header.get("Modality", "?")), int(header.Rows), int(header.Columns)
+    return Series(uid, modality, description, files, rows, columns, tuple(spaces))

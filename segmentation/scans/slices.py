@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from scipy import ndimage
 
 from segmentation import SkipSegError
+from segmentation.scans.blocks import release, slowest_first, zeros
 from segmentation.scans.geometry import SHEAR_TOLERANCE_DEGREES
+from segmentation.scans.workspace import Workspace
 
 Repair = Literal["gaps", "duplicates", "spacing", "tilt"]
 REPAIRS: tuple[str, ...] = get_args(Repair)
@@ -114,8 +116,10 @@ def find_faults(stack: Stack) -> dict[str, str]:
     return faults
 
 
-def mend(stack: Stack, volume: NDArray[Any], faults: Sequence[str]) -> tuple[Stack, NDArray[Any]]:
-    """Resample an uneven or tilted stack to an even, upright grid; integers are rounded back.
+def mend(
+    stack: Stack, volume: NDArray[Any], faults: Sequence[str], workspace: Workspace | None = None
+) -> tuple[Stack, NDArray[Any]]:
+    """Resample an uneven or tilted stack to an even, upright grid, slice by slice; integers are rounded back.
 
     Missing slices are interpolated linearly between their neighbours. Variable spacing is resampled linearly
     to the median spacing. A tilted slice is shifted in its own plane by linear interpolation, on a grid that
@@ -125,18 +129,29 @@ def mend(stack: Stack, volume: NDArray[Any], faults: Sequence[str]) -> tuple[Sta
         stack: Slices sorted along the normal.
         volume: Intensities, shape ``(I, J, K)``.
         faults: Keys of :func:`find_faults`.
+        workspace: Where the volumes lie; ``None`` keeps them in memory.
 
     Returns:
         The mended stack and its volume, shape ``(I', J', K')``.
     """
     mended = volume
     if "gaps" in faults or "spacing" in faults:
-        stack, mended = _evened(stack, mended, whole="gaps" in faults)
+        stack, mended = _evened(stack, mended, "gaps" in faults, workspace)
     if "tilt" in faults:
-        stack, mended = _upright(stack, mended)
-    if volume.dtype.kind in "iu":
-        mended = np.rint(mended)
-    return stack, mended.astype(volume.dtype)
+        stack, mended = _upright(stack, mended, workspace)
+    if mended.dtype == volume.dtype:
+        return stack, mended
+    rounded = _slices(mended.shape[:2], mended.shape[2], volume.dtype, workspace)
+    for index in range(mended.shape[2]):
+        plane = mended[..., index]
+        rounded[..., index] = np.rint(plane) if volume.dtype.kind in "iu" else plane
+        release(workspace)
+    return stack, rounded
+
+
+def _slices(size: tuple[int, ...], count: int, dtype: DTypeLike, workspace: Workspace | None) -> NDArray[Any]:
+    """An array of zeros, shape ``(*size, count)``, whose slices lie one after the other."""
+    return slowest_first(zeros((count, *size[::-1]), dtype, workspace))
 
 
 def _uneven(steps: NDArray[np.float64]) -> dict[str, str]:
@@ -153,7 +168,7 @@ def _usual(steps: NDArray[np.float64]) -> float:
     return float(np.quantile(steps, 0.5, method="lower"))
 
 
-def _evened(stack: Stack, volume: NDArray[Any], whole: bool) -> tuple[Stack, NDArray[Any]]:
+def _evened(stack: Stack, volume: NDArray[Any], whole: bool, workspace: Workspace | None) -> tuple[Stack, NDArray[Any]]:
     """Interpolate a volume of shape ``(I, J, K)`` along its slices at even heights.
 
     The new step is the median one; with ``whole`` it is fitted so that the last slice keeps its place.
@@ -164,24 +179,29 @@ def _evened(stack: Stack, volume: NDArray[Any], whole: bool) -> tuple[Stack, NDA
     even = np.linspace(0, heights[-1], count + 1) if whole else np.arange(count + 1) * usual
     below = (np.searchsorted(heights, even, side="right") - 1).clip(0, len(heights) - 2)
     weight = ((even - heights[below]) / np.diff(heights)[below]).clip(0, 1).astype(np.float32)
-    mended = volume[..., below] * (1 - weight) + volume[..., below + 1] * weight
+    mended = _slices(volume.shape[:2], len(even), np.result_type(volume, np.float32), workspace)
+    for index, (first, share) in enumerate(zip(below, weight, strict=True)):
+        mended[..., index] = volume[..., first] * (1 - share) + volume[..., first + 1] * share
+        release(workspace)
     direction = (stack.positions[-1] - stack.positions[0]) / heights[-1]
     return replace(stack, positions=stack.positions[0] + np.outer(even, direction)), mended
 
 
-def _upright(stack: Stack, volume: NDArray[Any]) -> tuple[Stack, NDArray[Any]]:
+def _upright(stack: Stack, volume: NDArray[Any], workspace: Workspace | None) -> tuple[Stack, NDArray[Any]]:
     """Shift each slice of a volume of shape ``(I, J, K)`` in its plane until the stack stands on its normal."""
     along = np.stack([stack.row / stack.pixel_mm[0], stack.column / stack.pixel_mm[1]], axis=1)
     shifts = (stack.positions - stack.positions[0]) @ along  # pixels of (column, row) that a slice lies aside
     lowest = np.floor(shifts.min(axis=0))
     grown = np.ceil(shifts.max(axis=0) - lowest).astype(int)
     size = (volume.shape[0] + int(grown[0]), volume.shape[1] + int(grown[1]))
-    upright = np.empty((*size, volume.shape[2]), np.float32)
+    upright = _slices(size, volume.shape[2], np.float32, workspace)
+    smallest = min(float(volume[..., index].min()) for index in range(volume.shape[2]))
     for index, shift in enumerate(shifts):
         ndimage.affine_transform(
             volume[..., index].astype(np.float32), np.ones(2), offset=lowest - shift, output_shape=size,
-            output=upright[..., index], order=1, mode="constant", cval=float(volume.min()),
+            output=upright[..., index], order=1, mode="constant", cval=smallest,
         )  # fmt: skip
+        release(workspace)
     origin = stack.positions[0] + lowest * stack.pixel_mm @ np.stack([stack.row, stack.column])
     heights = stack.heights_mm - stack.heights_mm[0]
     return replace(stack, shape=size, positions=origin + np.outer(heights, stack.normal)), upright

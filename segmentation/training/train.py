@@ -14,7 +14,6 @@ run/
 """
 
 import logging
-import resource
 import time
 import warnings
 from collections.abc import Callable, Generator, Sequence
@@ -32,6 +31,7 @@ from segmentation import SkipSegError, __version__
 from segmentation.config import TrainSettings
 from segmentation.data.cache import CachedCase, cache_cases
 from segmentation.data.datamodule import PatchDataModule
+from segmentation.data.hardware import peak_memory
 from segmentation.model.storage import save_model, save_weights
 from segmentation.runs import read_json, user_cache, write_json
 from segmentation.training.checkpoint import ExactResume, SafeCheckpointIO
@@ -119,7 +119,7 @@ def _train(folder: Path, job: Job, rank: Rank) -> None:
     if rank.number:
         return
     finish_run(folder, job, task, history)
-    spent = {"train_seconds": round(time.perf_counter() - started, 1), "peak_memory_mb": peak_memory_mb()}
+    spent = {"train_seconds": round(time.perf_counter() - started, 1), "peak_memory_mb": round(peak_memory() / 2**20)}
     write_json(folder / "timing.json", spent | {"resumed": resumed})
 
 
@@ -250,8 +250,3 @@ def quiet_lightning() -> Generator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
-
-
-def peak_memory_mb() -> int:
-    """Largest resident memory of this process so far, in MiB."""
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

@@ -1,5 +1,7 @@
 """One cell: train, segment, score; what stands already is kept."""
 
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -9,7 +11,10 @@ from segmentation.ablation import cell as cell_module
 from segmentation.ablation.cell import run_cell
 from segmentation.ablation.ledger import is_done
 from segmentation.ablation.study import expand, read_study
+from segmentation.inference.postprocess import common_steps
+from segmentation.inference.predictor import Predictor
 from segmentation.runs import read_csv, read_json
+from segmentation.scans import read_label_map
 
 
 class Killed(BaseException):
@@ -58,7 +63,7 @@ def test_finished_cell_is_left_as_it_is(pictures, settings_of):
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
-@pytest.mark.parametrize("moment", ["predict_cases", "evaluate", "write_json"])
+@pytest.mark.parametrize("moment", ["predict_cases", "choose_steps", "write_json", "evaluate"])
 def test_interrupted_after_training_gives_the_same_bytes(pictures, settings_of, results, monkeypatch, moment):
     whole = run_cell(settings_of(pictures, "whole"))
     settings = settings_of(pictures, "out")
@@ -76,3 +81,47 @@ def test_interrupted_after_training_gives_the_same_bytes(pictures, settings_of, 
     run_cell(settings)
     assert (settings.out / "model.safetensors").stat().st_mtime_ns == model, "it was trained already"
     assert results(settings.out) == results(whole)
+
+
+def with_crumbs(dataset, seen):
+    """Stand-in for predicting cases: the annotation, and a piece of organ far from it, in each mask."""
+    annotated = {case.name: np.array(Image.open(case.label)) for case in dataset.cases}
+
+    def predict(predictor, cases, output, ending):
+        seen.append(list(predictor.steps))
+        output.mkdir(exist_ok=True)
+        for name, _ in cases:
+            annotated[name][:4, :4] = 1
+            Image.fromarray(annotated[name]).save(output / f"{name}{ending}")
+        return {name: output / f"{name}{ending}" for name, _ in cases}
+
+    return predict
+
+
+def test_held_out_cases_choose_steps_and_are_scored_without_them(make_dataset, tmp_path, settings_of, monkeypatch):
+    dataset = make_dataset(tmp_path / "data", dims=2, patients=6, cases_each=1)
+    settings, steps_applied = replace(settings_of(dataset, "out"), folds=2), []
+    real = cell_module.evaluate
+
+    def deadly(*args, **kwargs):
+        raise Killed
+
+    monkeypatch.setattr(cell_module, "predict_cases", with_crumbs(dataset, steps_applied))
+    monkeypatch.setattr(cell_module, "evaluate", deadly)
+    with pytest.raises(Killed):
+        run_cell(settings)
+    before = (settings.out / "model.json").read_bytes()
+    monkeypatch.setattr(cell_module, "evaluate", real)
+    folder = run_cell(settings)
+    assert (folder / "model.json").read_bytes() == before
+    assert steps_applied == [[], []], "neither at first nor when the steps stand in model.json"
+    about = read_json(folder / "model.json")
+    steps = [{"kind": "keep_largest", "label": 1, "minimum_mm3": 0.0}]
+    assert about["postprocess"]["steps"] == steps
+    assert (about["postprocess"]["cases"], about["postprocess"]["patients"]) == (3, 3)
+    assert about["postprocess"]["dice_with_steps"] == 1
+    published = read_json(folder / "evaluation" / "summary.json")["all"]["dice"]["policy"]["estimate"]
+    assert published == about["postprocess"]["dice"] < 1
+    assert Predictor.load(folder).steps == common_steps([about])
+    case = next(c for c in dataset.cases if c.name == read_json(folder / "run.json")["val_cases"][0])
+    assert read_label_map(folder / "predictions" / f"{case.name}.png").array[0, 0, 0] == 1

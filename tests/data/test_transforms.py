@@ -11,16 +11,20 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from segmentation.data.preprocessing import Normalisation, Preprocessing
+from segmentation.data.planes import PlaneResampler, axis_weights, resample
 from segmentation.data.transforms import (
+    canonical_zeros,
+    plane_axis,
     prepare_image,
     prepare_label_map,
-    resample,
     resample_labels,
-    restore_label_map,
+    restore_planes,
     stack_context,
     standardise,
+    to_scan_frame,
 )
 from segmentation.scans import Scan, to_canonical
+from segmentation.scans.workspace import Workspace
 
 SHAPE = (9, 7, 11)
 SPACING = (0.8, 1.5, 3.0)
@@ -51,6 +55,17 @@ def canonical_spacing(affine: np.ndarray) -> tuple[float, ...]:
 
 def as_probabilities(label_map: np.ndarray, classes: int = 3) -> np.ndarray:
     return np.stack([label_map == index for index in range(classes)]).astype(np.float32)
+
+
+def restore_label_map(probabilities: np.ndarray, scan: Scan, preprocessing: Preprocessing) -> np.ndarray:
+    """Most probable class of each voxel of ``scan``."""
+    axis = plane_axis(scan, preprocessing)
+    first = 0 if preprocessing.slice_axis is not None else axis
+    planes = np.moveaxis(probabilities, first + 1, 0)
+    decided = canonical_zeros(scan, axis, np.uint8, Workspace())
+    for index, plane in enumerate(restore_planes(planes, preprocessing.prepared_shape(scan), scan, preprocessing)):
+        decided[index] = plane.argmax(axis=0)
+    return to_scan_frame(decided, scan, axis)
 
 
 def random_labels() -> np.ndarray:
@@ -253,3 +268,54 @@ def test_standardising_follows_the_order_of_channels_and_slices():
     preprocessing = Preprocessing(2, (1.0, 1.0, 1.0), 2, 1, two)
     images = torch.full((2, 6, 3, 4), 0.7)
     assert standardise(images, preprocessing)[0, :, 0, 0].tolist() == pytest.approx([1, 1] * 3)
+
+
+# Plane by plane
+
+
+@settings(max_examples=40)
+@given(st.tuples(*[st.integers(1, 14)] * 3), st.tuples(*[st.integers(1, 14)] * 3))
+def test_planes_come_as_early_as_they_can_and_no_more_are_held_than_needed(old, new):
+    volume = np.random.default_rng(0).random(old).astype(np.float32)
+    resampler = PlaneResampler(old, new)
+    weights = axis_weights(old[0], new[0])
+    given = []
+    for index, plane in enumerate(volume):
+        given += list(resampler.push(plane))
+        ready = sum(weights[[row]].indices.max() <= index for row in range(new[0]))
+        assert len(given) == ready
+        assert len(resampler._held) <= int(np.diff(weights.indptr).max()) + max(1, old[0] // new[0]) + 1
+    np.testing.assert_array_equal(np.stack(given), resample(volume, new))
+
+
+def test_weights_of_an_axis_sum_to_one_and_turn_with_it():
+    for old, new in itertools.product((1, 2, 5, 17, 40), repeat=2):
+        weights = axis_weights(old, new).toarray()
+        np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-6)
+        np.testing.assert_allclose(weights, weights[::-1, ::-1], atol=1e-6)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("slice_axis", SLICE_AXES)
+@pytest.mark.parametrize("scheme", ["range", "zscore"])
+def test_a_workspace_of_files_changes_nothing(tmp_path, order, slice_axis, scheme):
+    array = np.asarray(np.random.default_rng(0).random((2, *SHAPE)).astype(np.float32), order=order)
+    scan = Scan(array, oblique((2, 0, 1), (1, -1, 1)))
+    entry = Normalisation(scheme, -4, 5) if scheme == "zscore" else IDENTITY
+    preprocessing = replace(prepare((1.1, 1.0, 2.0), slice_axis, channels=2), normalisation=(entry, entry))
+    space = Workspace(limit=0, folder=tmp_path)
+    spilled = prepare_image(scan, preprocessing, space)
+    np.testing.assert_array_equal(spilled, prepare_image(scan, preprocessing))
+    assert space.spilled == 1
+
+
+@pytest.mark.parametrize("scheme", ["range", "zscore"])
+def test_air_stays_one_value_when_a_scan_is_resampled(scheme):
+    array = np.full((2, 31, 29, 27), 0.3, np.float32)
+    array[0, 20:, 20:, 20:] = np.random.default_rng(0).random((11, 9, 7))
+    array[1] = 0.7 * array[0]
+    entry = Normalisation(scheme, -4, 5) if scheme == "zscore" else IDENTITY
+    preprocessing = replace(prepare((0.83, 1.07, 0.91), channels=2), normalisation=(entry, entry))
+    image = prepare_image(Scan(array, np.eye(4)), preprocessing)
+    for channel in image[:, :20, :12, :15]:
+        assert len(np.unique(channel)) == 1

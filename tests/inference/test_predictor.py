@@ -1,6 +1,7 @@
 import itertools
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -19,19 +20,19 @@ from torch import nn
 from segmentation import SkipSegError
 from segmentation.config import NetworkSettings, PredictSettings
 from segmentation.data.preprocessing import Normalisation, Preprocessing
-from segmentation.inference.predictor import (
-    Predictor,
-    keep_largest_components,
-    mask_ending,
-    predict,
-    predict_cases,
-    resolve_device,
-)
+from segmentation.inference.backend_torch import Classifier, TorchBackend, resolve_device
+from segmentation.inference.postprocess import Step
+from segmentation.inference.predict import predict, predict_cases
+from segmentation.inference.predictor import Predictor
+from segmentation.inference.uncertainty import entropy, variance
+from segmentation.model.folder import write_description
 from segmentation.model.storage import Architecture, save_model
 from segmentation.scans import Scan, grid_difference, read_label_map, read_scan
+from segmentation.scans.workspace import Workspace
 
 UNIT = Normalisation("range", 0, 1, 0.25, 0.5)
 LABELS = {"background": 0, "bright": 1}
+ARCHITECTURE = Architecture(NetworkSettings(depth=1, width=4), 3, 1, 2, [[2, 2, 2]], [[3, 3, 3]] * 2)  # names a cost
 ORIENTATIONS = list(itertools.product(itertools.permutations(range(3)), itertools.product((-1, 1), repeat=3)))
 
 
@@ -46,8 +47,9 @@ class Threshold(nn.Module):
 def predictor(spacing_mm, slice_axis=None, context: int = 0, network: nn.Module | None = None, **changes) -> Predictor:
     dims = 2 if slice_axis is not None else len(spacing_mm)
     preprocessing = Preprocessing(dims, tuple(spacing_mm), slice_axis, context, (UNIT,))
-    made = Predictor(network or Threshold(), preprocessing, LABELS, ["gray"], [6] * dims, [0], False, False)
-    return replace(made, **changes)
+    networks = [network or Threshold()] if not isinstance(network, list) else network
+    backends = [TorchBackend(Classifier(each, preprocessing), ARCHITECTURE) for each in networks]
+    return replace(Predictor(backends, preprocessing, LABELS, ["gray"], [6] * dims, [0], False), **changes)
 
 
 def turned(order, signs, spacing=(0.9, 1.3, 2.6)) -> np.ndarray:
@@ -120,7 +122,12 @@ class Uneven(nn.Module):
 def test_mirrored_predictions_turn_with_the_image(flip_axes):
     image = np.random.default_rng(0).random((1, 6, 9), np.float32)
     options = {"network": Uneven(), "flip_axes": flip_axes, "patch_size": [6, 9]}
-    mirrored, plain = (predictor((1.0, 1.0), mirror=mirror, **options).probabilities for mirror in (True, False))
+
+    def probabilities(image: np.ndarray, mirror: bool) -> np.ndarray:
+        made = predictor((1.0, 1.0), mirror=mirror, **options)
+        return made.segment(Scan(image, np.eye(4)), ["probabilities"]).extras["probabilities"]
+
+    mirrored, plain = partial(probabilities, mirror=True), partial(probabilities, mirror=False)
     for axis in (0, 1):
         turned_back = np.flip(mirrored(np.flip(image, axis + 1).copy()), axis + 1)
         assert np.allclose(turned_back, mirrored(image), atol=1e-6) == (axis in flip_axes)
@@ -132,23 +139,79 @@ def test_mirrored_predictions_turn_with_the_image(flip_axes):
     np.testing.assert_allclose(mirrored(image), mean, atol=1e-6)
 
 
-def test_keep_largest_acts_on_the_restored_map():
+def test_steps_act_on_the_restored_map():
     array = np.zeros((1, 12, 12))
     array[0, 1:5, 1:5] = array[0, 8:10, 8:10] = 1
     scan = Scan(array, np.eye(4))
     assert predictor((1.0, 1.0))(scan).sum() == 20
-    assert predictor((1.0, 1.0), keep_largest=True)(scan).sum() == 16
+    assert predictor((1.0, 1.0), steps=[Step("keep_largest", 1)])(scan).sum() == 16
 
 
-def test_the_largest_component_is_kept_for_each_class_on_its_own():
-    label_map = np.zeros((6, 7, 5), np.uint8)
-    label_map[0, 0, :3] = 1  # three in a row, and a fourth that touches at a corner
-    label_map[1, 1, 3] = 1
-    label_map[4, :3, 4] = 1
-    label_map[5, 5:, 0] = 3
-    kept = keep_largest_components(label_map)
-    assert [(kept == value).sum() for value in (1, 2, 3)] == [4, 0, 2]
-    np.testing.assert_array_equal(keep_largest_components(np.zeros((3, 3), np.uint8)), np.zeros((3, 3)))
+# Several networks, and what a prediction says besides
+
+
+class Says(nn.Module):
+    """One probability of class 1 everywhere."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.logit = float(np.log(probability / (1 - probability)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack((torch.zeros_like(x[:, 0]), torch.full_like(x[:, 0], self.logit)), dim=1)
+
+
+@pytest.mark.parametrize("slice_axis", [None, 1])
+def test_probabilities_of_several_networks_are_averaged(slice_axis):
+    scan = Scan(np.random.default_rng(0).random((1, 7, 8, 9)), turned((2, 0, 1), (1, -1, 1)))
+    members = [Says(0.9), Says(0.3), Says(0.45)]
+    both = predictor((1.0, 1.0, 2.0), slice_axis, network=members)
+    found = both.segment(scan, ["probabilities", "entropy", "variance"])
+    mean = (0.9 + 0.3 + 0.45) / 3
+    np.testing.assert_allclose(
+        found.extras["probabilities"],
+        np.stack(np.broadcast_arrays(1 - mean, np.full(scan.spatial_shape, mean))),
+        atol=1e-5,
+    )
+    each = np.array([[1 - p, p] for p in (0.9, 0.3, 0.45)], np.float32)
+    np.testing.assert_allclose(found.extras["entropy"], entropy(each.mean(axis=0)[:, None])[0], atol=1e-5)
+    np.testing.assert_allclose(found.extras["variance"], variance(each[:, :, None])[0], atol=1e-5)
+    assert found.label_map.all()
+    alone = both.segment(scan)
+    np.testing.assert_array_equal(alone.label_map, found.label_map)
+    assert not alone.extras
+
+
+@pytest.mark.parametrize(("order", "signs"), ORIENTATIONS[::7])
+def test_probabilities_lie_where_the_scan_lies(order, signs):
+    array = np.random.default_rng(0).random((1, 9, 7, 8)).astype(np.float32)
+    scan = Scan(array, turned(order, signs))
+    canonical = tuple(np.linalg.norm(turned((0, 1, 2), (1, 1, 1))[:3, :3], axis=0))
+    found = predictor(canonical).segment(scan, ["probabilities"]).extras["probabilities"]
+    np.testing.assert_allclose(found[1], 1 / (1 + np.exp(-4 * (array[0] - 0.5))), atol=1e-5)
+
+
+@pytest.mark.parametrize("slice_axis", [None, 0, 2])
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_memory_in_files_and_batches_change_no_voxel(tmp_path: Path, slice_axis, batch_size):
+    array = np.asarray(np.random.default_rng(0).random((1, 19, 17, 23)).astype(np.float32), order="F")
+    scan = Scan(array, turned((2, 0, 1), (1, -1, 1)))
+    made = predictor((1.1, 1.0, 2.0), slice_axis, mirror=True)
+    free = made.segment(scan, ["probabilities", "entropy"])
+    space = Workspace(limit=0, folder=tmp_path)
+    tight = replace(made, batch_size=batch_size).segment(scan, ["probabilities", "entropy"], space)
+    assert space.spilled > 3
+    np.testing.assert_array_equal(tight.label_map, free.label_map)
+    for name, values in free.extras.items():
+        np.testing.assert_allclose(tight.extras[name], values, atol=1e-6)
+
+
+def test_progress_ends_at_all_windows():
+    seen = []
+    scan = Scan(np.random.default_rng(0).random((1, 9, 13, 7)), np.eye(4))
+    found = predictor((1.0, 1.0, 1.0)).segment(scan, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1][0] == seen[-1][1] == found.windows.computed + found.windows.known > 1
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
 @pytest.mark.parametrize(
@@ -168,6 +231,11 @@ def test_a_scan_that_the_model_was_not_made_for_is_refused(array, message):
 
 
 # From files to files
+
+
+def ask(model: Path, source: Path, masks: Path | None, **options) -> list[Path]:
+    """Masks of ``skipseg predict`` with PyTorch."""
+    return list(predict(PredictSettings(model, source, masks, **({"backend": "torch", "device": "cpu"} | options))))
 
 
 def write_model(folder: Path, dims: int, channels: int = 1, slice_axis: int | None = None) -> Path:
@@ -241,7 +309,7 @@ def test_volumes_of_every_format_come_back_in_their_own_frame(request, kind, tmp
     write_volume(scans / "a_0000.nii.gz")
     write_volume(scans / "b.nii", seed=1, shape=(3, 2, 1))
     write_series(scans / "series")
-    written = predict(PredictSettings(model, scans, tmp_path / "masks", device="cpu"))
+    written = ask(model, scans, tmp_path / "masks")
     assert [path.name for path in written] == ["a.nii.gz", "b.nii.gz", "series.nii.gz"]
     for source, mask in zip(("a_0000.nii.gz", "b.nii", "series"), written, strict=True):
         scan = read_scan(scans / source)
@@ -250,7 +318,11 @@ def test_volumes_of_every_format_come_back_in_their_own_frame(request, kind, tmp
         np.testing.assert_array_equal(label_map.array[0], Predictor.load(model)(scan))
         assert set(np.unique(label_map.array)) <= {0, 1}
     assert 0.05 < read_label_map(written[0]).array.mean() < 0.95
-    assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == [path.name for path in written]
+    assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == [
+        *(path.name for path in written[:2]),
+        "manifest.json",
+        written[2].name,
+    ]
 
 
 def test_pictures_come_back_as_pictures(colour_model: Path, tmp_path: Path):
@@ -258,7 +330,7 @@ def test_pictures_come_back_as_pictures(colour_model: Path, tmp_path: Path):
     pixels = np.random.default_rng(0).integers(0, 256, (31, 23, 3)).astype(np.uint8)
     for name in ("a.png", "b.tif", "c.bmp"):
         Image.fromarray(pixels).save(tmp_path / "in" / name)
-    written = predict(PredictSettings(colour_model, tmp_path / "in", tmp_path / "out"))
+    written = ask(colour_model, tmp_path / "in", tmp_path / "out")
     assert [path.name for path in written] == ["a.png", "b.tif", "c.png"]
     maps = [np.asarray(Image.open(path)) for path in written]
     assert maps[0].shape == (31, 23)
@@ -268,12 +340,12 @@ def test_pictures_come_back_as_pictures(colour_model: Path, tmp_path: Path):
 
 def test_one_file_and_one_series_can_be_given(model: Path, tmp_path: Path):
     scan, series = write_volume(tmp_path / "scans" / "a.nii.gz"), write_series(tmp_path / "ct")
-    assert [path.name for path in predict(PredictSettings(model, scan, tmp_path / "out"))] == ["a.nii.gz"]
-    assert [path.name for path in predict(PredictSettings(model, series, tmp_path / "out"))] == ["ct.nii.gz"]
+    assert [path.name for path in ask(model, scan, tmp_path / "out")] == ["a.nii.gz"]
+    assert [path.name for path in ask(model, series, tmp_path / "out")] == ["ct.nii.gz"]
     channel = scan.rename(scan.with_name("b_0000.nii.gz"))
-    assert [path.name for path in predict(PredictSettings(model, channel, tmp_path / "out"))] == ["b.nii.gz"]
+    assert [path.name for path in ask(model, channel, tmp_path / "out")] == ["b.nii.gz"]
     scan = channel.rename(scan)
-    assert [path.name for path in predict(PredictSettings(model, scan, tmp_path / "out", format="nrrd"))] == ["a.nrrd"]
+    assert [path.name for path in ask(model, scan, tmp_path / "out", format="nrrd")] == ["a.nrrd"]
 
 
 def test_one_bad_scan_never_stops_the_others(model: Path, tmp_path: Path):
@@ -285,26 +357,26 @@ def test_one_bad_scan_never_stops_the_others(model: Path, tmp_path: Path):
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(scans / "e.png")
     (write_series(scans / "f") / "2.dcm").unlink()
     write_volume(scans / "g.nii.gz", seed=2)
-    with pytest.raises(SkipSegError, match=r"2 of 7 scans were segmented; not segmented: a: .*; b: .*; f: ") as refused:
-        predict(PredictSettings(model, scans, tmp_path / "masks"))
+    with pytest.raises(SkipSegError, match=r"2 of 7 scans are segmented; not segmented: a: .*; b: .*; f: ") as refused:
+        ask(model, scans, tmp_path / "masks")
     assert "\n" not in str(refused.value)
-    assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == ["c.nii.gz", "g.nii.gz"]
+    assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == ["c.nii.gz", "g.nii.gz", "manifest.json"]
 
 
 @pytest.mark.parametrize("one_file", [True, False])
 def test_masks_never_replace_scans(model: Path, tmp_path: Path, one_file):
     scan = write_volume(tmp_path / "scans" / "a.nii.gz")
     before = scan.read_bytes()
-    with pytest.raises(SkipSegError, match="another folder for the masks"):
-        predict(PredictSettings(model, scan if one_file else scan.parent, tmp_path / "masks" / ".." / "scans"))
+    with pytest.raises(SkipSegError, match="another folder for the mask"):
+        ask(model, scan if one_file else scan.parent, tmp_path / "masks" / ".." / "scans")
     assert scan.read_bytes() == before
 
 
 def test_a_missing_input_and_a_missing_model_are_refused(model: Path, tmp_path: Path):
     with pytest.raises(SkipSegError, match=r"nowhere.nii.gz"):
-        predict(PredictSettings(model, tmp_path / "nowhere.nii.gz", tmp_path / "masks"))
+        ask(model, tmp_path / "nowhere.nii.gz", tmp_path / "masks")
     with pytest.raises(SkipSegError, match=r"holds no model.json"):
-        predict(PredictSettings(tmp_path, tmp_path, tmp_path / "masks"))
+        ask(tmp_path, tmp_path, tmp_path / "masks")
     assert not (tmp_path / "masks").exists()
 
 
@@ -313,7 +385,7 @@ def test_a_model_that_does_not_say_how_to_predict_is_refused(tmp_path: Path, mis
     description = write_model(tmp_path, 2) / "model.json"
     content = json.loads(description.read_text())
     del content[missing]
-    description.write_text(json.dumps(content))
+    write_description(tmp_path, content)
     with pytest.raises(SkipSegError, match=f"does not say how to predict .*{missing}"):
         Predictor.load(tmp_path)
 
@@ -327,12 +399,6 @@ def test_named_cases_are_written_under_their_names(model: Path, tmp_path: Path):
     masks = predict_cases(Predictor.load(model), cases, tmp_path / "masks")
     assert {name: path.name for name, path in masks.items()} == {"one": "one.nii.gz", "two": "two.nii.gz"}
     assert (read_label_map(masks["one"]).array != read_label_map(masks["two"]).array).any()
-
-
-def test_a_mask_takes_the_ending_of_its_scan(tmp_path: Path):
-    same = {"a.nii": ".nii.gz", "a.NRRD": ".nrrd", "a.tif": ".tif", "a.bmp": ".png"}
-    assert {name: mask_ending([Path(name)], "same") for name in same} == same
-    assert mask_ending([tmp_path], "same") == ".nii.gz"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

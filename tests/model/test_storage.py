@@ -1,5 +1,7 @@
 import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from safetensors.torch import save
 
 from segmentation import SkipSegError
 from segmentation.config import NetworkSettings
+from segmentation.model.folder import read_description, write_description
 from segmentation.model.storage import Architecture, load_model, save_model, save_weights
 from segmentation.model.unet import UNet
 from segmentation.runs import file_hash
@@ -30,8 +33,14 @@ def folder(tmp_path: Path, network: UNet) -> Path:
 
 
 def edit(folder: Path, **changes) -> None:
-    description = json.loads((folder / "model.json").read_text())
-    (folder / "model.json").write_text(json.dumps(description | changes))
+    """Change model.json and make its checksum agree, as someone who means harm would."""
+    write_description(folder, json.loads((folder / "model.json").read_text()) | changes)
+
+
+def replace_text(folder: Path, old: str, new: str) -> None:
+    text = (folder / "model.json").read_text()
+    assert text.count(old) == 1
+    (folder / "model.json").write_text(text.replace(old, new))
 
 
 def edit_architecture(folder: Path, **changes) -> None:
@@ -108,6 +117,8 @@ DAMAGE = {
     "json cut": (lambda folder: (folder / "model.json").write_text('{"format": 1,'), "not valid JSON"),
     "foreign json": (lambda folder: (folder / "model.json").write_text('{"weights": 3}'), "readable model"),
     "json list": (lambda folder: (folder / "model.json").write_text("[1, 2]"), "readable model"),
+    "number changed": (lambda folder: replace_text(folder, '"tumour": 1', '"tumour": 0'), "damaged or changed"),
+    "number lost": (lambda folder: replace_text(folder, '"tumour": 1', '"tumour": NaN'), "readable model"),
     "newer": (lambda folder: edit(folder, format=99), "newer SkipSeg"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "is missing"),
     "other weights": (lambda folder: (folder / "model.safetensors").write_bytes(b"x"), "not the file"),
@@ -136,3 +147,24 @@ def test_a_damaged_or_foreign_model_is_refused_in_one_line(folder: Path, monkeyp
         load_model(folder)
     assert "\n" not in str(refused.value)
     assert not Path("exploded").exists()
+
+
+def test_a_description_is_read_without_pytorch(folder: Path):
+    program = (
+        "import sys; from pathlib import Path; from segmentation.model.folder import read_description\n"
+        f"print(read_description(Path({str(folder)!r}))['labels'], 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "{'background': 0, 'tumour': 1} False\n"
+
+
+def test_a_model_from_before_the_checksum_is_read(folder: Path):
+    description = json.loads((folder / "model.json").read_text())
+    del description["checksum"]
+    (folder / "model.json").write_text(json.dumps(description))
+    assert read_description(folder) == description
+
+
+def test_a_description_can_be_written_again(folder: Path):
+    write_description(folder, {**read_description(folder), "note": "checked by hand"})
+    assert read_description(folder)["note"] == "checked by hand"

@@ -11,6 +11,9 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 from scipy.spatial.transform import Rotation
 
+from segmentation.scans import blocks, picture
+from segmentation.scans.workspace import Workspace
+
 SHARED_DICOM = Path(__file__).parents[2].parent / "shared" / "data" / "dicom"
 
 
@@ -20,6 +23,19 @@ def real_dicom() -> Path:
     if not SHARED_DICOM.is_dir():
         pytest.skip("real DICOM files are not on this machine (../shared/data/dicom beside the repository)")
     return SHARED_DICOM
+
+
+@pytest.fixture
+def file_space(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Workspace whose arrays all lie in files."""
+    return Workspace(limit=0, folder=tmp_path_factory.mktemp("workspace"))
+
+
+@pytest.fixture
+def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make small scans take many blocks."""
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 48)
+    monkeypatch.setattr(picture, "BLOCK_BYTES", 1000)
 
 
 ORIENTATIONS = [
@@ -108,6 +124,24 @@ def ct_slice(
     dataset.RescaleSlope, dataset.RescaleIntercept = 1, -1024
     dataset.PixelData = values.astype("<u2").tobytes()
     return dataset
+
+
+@pytest.fixture
+def make_study(make_series: Callable[..., Path]) -> Callable[..., Path]:
+    """Like ``make_series``, with the identifiers that a real scanner writes and a segmentation refers to."""
+    study, frame = generate_uid(), generate_uid()
+
+    def make(change: Callable[[int, Dataset], None] = lambda index, dataset: None, **options: object) -> Path:
+        def identify(index: int, dataset: Dataset) -> None:
+            dataset.StudyInstanceUID, dataset.FrameOfReferenceUID = study, frame
+            dataset.StudyDate, dataset.StudyTime, dataset.PatientBirthDate = "20240229", "101112", "19500101"
+            dataset.PatientSex, dataset.StudyID, dataset.AccessionNumber = "F", "7", "A-9"
+            dataset.ReferringPhysicianName, dataset.PatientComments = "Roe^Richard", "lives next door"
+            change(index, dataset)
+
+        return make_series(change=identify, **options)
+
+    return make
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEGLSLossless, SegmentationStorage, generate_uid
+from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless, RLELossless, SegmentationStorage, generate_uid
 
 from segmentation import SkipSegError
 from segmentation.scans import (
@@ -19,6 +19,7 @@ from segmentation.scans import (
     scan_geometry,
     write_label_map,
 )
+from segmentation.scans.workspace import Workspace
 
 MakeSeries = Callable[..., Path]
 ROWS, COLUMNS, SLICES = 23, 17, 9  # as in conftest.py
@@ -76,6 +77,42 @@ def test_rescaling_keeps_integers_where_it_can(make_series: MakeSeries, slope: f
     raw = read_series(make_series("raw", change=lambda i, d: (d.pop("RescaleSlope"), d.pop("RescaleIntercept"))))
     assert (scan.array.dtype, raw.array.dtype) == (dtype, np.uint16)
     np.testing.assert_allclose(scan.array, raw.array * float(slope) + intercept)
+
+
+@pytest.mark.parametrize("wide", [(), (0,), (8,), (3, 4), tuple(range(9))])
+def test_values_that_do_not_fit_widen_the_volume(make_series: MakeSeries, file_space: Workspace, wide: tuple[int, ...]):
+    def change(index: int, dataset: Dataset) -> None:
+        dataset.RescaleSlope, dataset.RescaleIntercept = 1, -5000
+        if index in wide:
+            dataset.PixelData = np.full((ROWS, COLUMNS), 60000 + index, "<u2").tobytes()
+
+    folder = make_series(change=change, value=lambda lps: 4000 + lps[..., 2])
+    scan = read_series(folder, workspace=file_space)
+    assert scan.array.dtype == (np.int32 if wide else np.int16)
+    expected = [55000 + i if i in wide else round(-1000 - 40 + 2.5 * i) for i in range(SLICES)]
+    np.testing.assert_allclose(scan.array[0, 0, 0], expected, atol=1)
+    assert scan.array[0].flags.f_contiguous, "slice after slice"
+    np.testing.assert_array_equal(scan.array, read_series(folder).array)
+
+
+@pytest.mark.parametrize("repair", ["gaps", "spacing", "tilt"])
+def test_repairs_within_a_workspace_change_nothing(make_series: MakeSeries, file_space: Workspace, repair: str):
+    heights = {"gaps": (0, 2.5, 7.5, 10), "spacing": (0, 2, 4, 6, 9, 12), "tilt": (0, 2.5, 5)}[repair]
+    folder = make_series(heights=heights, shear=0.3 if repair == "tilt" else 0, value=linear)
+    scan = read_series(folder, repair=[repair], workspace=file_space)
+    np.testing.assert_array_equal(scan.array, read_series(folder, repair=[repair]).array)
+    assert file_space.spilled == 3, "stored, in floating point, rounded"
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
+def test_a_slice_that_claims_more_than_it_holds_is_refused(make_series: MakeSeries, syntax: str):
+    def change(index: int, dataset: Dataset) -> None:
+        if syntax == RLELossless:
+            dataset.compress(RLELossless)
+        dataset.Rows = dataset.Columns = 65000
+
+    with pytest.raises(SkipSegError, match=r"\.dcm cannot be read as DICOM \(its header claims 8450000000 bytes"):
+        read_series(make_series(change=change))
 
 
 def test_two_series_are_listed_without_the_patient(make_series: MakeSeries):

@@ -97,6 +97,12 @@ def test_spacing_far_from_one_is_a_sound_affine():
     check_affine(np.diag([1e-4, 2e-4, 1e-3, 1.0]), "microscopy.nii")
 
 
+@pytest.mark.parametrize("size_mm", [1e-8, 1e6, 1e200, np.inf])
+def test_voxels_of_a_size_that_no_scan_has_are_refused(size_mm: float):
+    with pytest.raises(SkipSegError, match="does not span a volume"):
+        check_affine(np.diag([size_mm, 1.0, 1.0, 1.0]), "scan.nii")
+
+
 @given(affines)
 def test_rotations_have_no_shear(affine: np.ndarray):
     assert shear_degrees(affine) < 1e-4

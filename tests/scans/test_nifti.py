@@ -9,7 +9,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segmentation import SkipSegError
-from segmentation.scans import Scan, read_label_map, read_scan, scan_geometry, write_label_map
+from segmentation.scans import (
+    Scan,
+    grid_difference,
+    read_label_map,
+    read_scan,
+    scan_geometry,
+    write_label_map,
+    write_map,
+)
+from segmentation.scans.workspace import Workspace
 
 MakeNifti = Callable[..., Path]
 SHAPE = (9, 7, 5)
@@ -27,6 +36,25 @@ def test_values_and_dtype_are_read_as_stored(make_nifti: MakeNifti, dtype: type,
     assert scan.array.dtype == np.dtype(dtype).newbyteorder("=")
     np.testing.assert_array_equal(scan.array[0], voxels(dtype))
     assert (scan.source, scan.notes) == (name, ())
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64, np.dtype(">i2")])
+@pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz"])
+@pytest.mark.parametrize("slope", [None, 0.37])
+def test_block_by_block_nothing_changes(
+    tmp_path: Path, file_space: Workspace, tiny_blocks: None, dtype: type, name: str, slope: float | None
+):
+    image = nib.Nifti1Image(np.stack([voxels(dtype), 3 * voxels(dtype)], axis=-1), np.eye(4))
+    image.header.set_slope_inter(slope, None if slope is None else -3)
+    nib.save(image, tmp_path / name)
+    stored = nib.load(tmp_path / name).dataobj
+    scan = read_scan(tmp_path / name, channels=2, workspace=file_space)
+    expected = np.asarray(stored, np.float32) if slope or np.dtype(dtype).kind == "f" else stored.get_unscaled()
+    np.testing.assert_array_equal(scan.array, np.moveaxis(expected, -1, 0))
+    assert scan.array.dtype == expected.dtype.newbyteorder("=")
+    assert file_space.spilled == 1
+    assert np.argmax(scan.array.strides) == 0, "one channel after the other"
+    assert scan.array[0].flags.f_contiguous, "as in the file"
 
 
 def test_doubles_become_single_precision(make_nifti: MakeNifti):
@@ -145,6 +173,23 @@ def test_lengths_in_micron_are_noted(make_nifti: MakeNifti, tmp_path: Path):
     assert any("micron" in note for note in read_scan(tmp_path / "small.nii").notes)
 
 
+def test_a_length_unit_that_does_not_exist_is_noted(make_nifti: MakeNifti):
+    path = make_nifti(voxels(), name="scan.nii")
+    raw = bytearray(path.read_bytes())
+    raw[123] = 0b11010111
+    path.write_bytes(raw)
+    assert any("lengths in an unknown unit" in note for note in read_scan(path).notes)
+
+
+def test_extensions_are_passed_over_however_long_they_claim_to_be(tmp_path: Path):
+    image = nib.Nifti1Image(voxels(), np.eye(4))
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"a comment"))
+    raw = bytearray(image.to_bytes())
+    raw[352:356] = (2_000_000_001).to_bytes(4, "little")
+    (tmp_path / "scan.nii").write_bytes(raw)
+    np.testing.assert_array_equal(read_scan(tmp_path / "scan.nii").array[0], voxels())
+
+
 def test_four_axes_need_the_number_of_channels(make_nifti: MakeNifti):
     path = make_nifti(np.arange(2 * 3 * 4 * 5, dtype=np.int16).reshape(2, 3, 4, 5))
     with pytest.raises(SkipSegError, match="4-D where 3-D is expected"):
@@ -212,6 +257,97 @@ def test_a_wrong_header_is_refused(
     with pytest.raises(SkipSegError, match=words):
         read_scan(path)
     assert capfd.readouterr().err == ""
+
+
+def test_a_claim_that_the_file_cannot_hold_is_refused_before_memory_is_taken(
+    make_nifti: MakeNifti, file_space: Workspace
+):
+    raw = bytearray(make_nifti(voxels(), name="scan.nii").read_bytes())
+    raw[42:48] = np.array([2000, 2000, 1250], "<i2").tobytes()  # 10 GB
+    for name, content in (("scan.nii", raw), ("scan.nii.gz", gzip.compress(raw))):
+        path = make_nifti(voxels(), name=name)
+        path.write_bytes(content)
+        with pytest.raises(SkipSegError, match=rf"{name} cannot be read .*claims 1\d{{10}} bytes, which a file of"):
+            read_scan(path, workspace=file_space)
+    assert file_space.spilled == 0
+
+
+def test_more_voxels_than_the_header_says_are_refused(make_nifti: MakeNifti):
+    image = nib.Nifti1Image(np.zeros((40, 40, 40), np.int16), np.eye(4))
+    raw = bytearray(image.to_bytes())
+    raw[46:48] = np.array(30, "<i2").tobytes()  # the header of a shorter scan
+    path = make_nifti(voxels(), name="scan.nii")
+    path.write_bytes(raw)
+    with pytest.raises(SkipSegError, match="more voxels than its header says"):
+        read_scan(path)
+
+
+def test_a_header_for_voxels_in_another_file_is_refused(make_nifti: MakeNifti):
+    path = make_nifti(voxels(), name="scan.nii")
+    raw = bytearray(path.read_bytes())
+    raw[344:348], raw[108:112] = b"ni1\0", bytes(4)
+    path.write_bytes(raw)
+    with pytest.raises(SkipSegError, match="start at byte 0, within its header"):
+        read_scan(path)
+
+
+@pytest.mark.parametrize("offset", [np.inf, np.nan, 1e30])
+def test_an_offset_beyond_every_file_is_refused(make_nifti: MakeNifti, offset: float):
+    path = make_nifti(voxels(), name="scan.nii")
+    raw = bytearray(path.read_bytes())
+    raw[108:112] = np.array(offset, "<f4").tobytes()
+    path.write_bytes(raw)
+    with pytest.raises(SkipSegError, match=r"scan\.nii cannot be read as NIfTI"):
+        read_scan(path)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_label_map_in_any_memory_order_gives_the_same_file(
+    make_nifti: MakeNifti, tmp_path: Path, file_space: Workspace, tiny_blocks: None, dtype: type
+):
+    scan, labels = read_scan(make_nifti(voxels())), voxels(dtype) * (200 if dtype == np.uint16 else 1)
+    upside_down = file_space.zeros(SHAPE, np.uint16)
+    upside_down[...] = labels[::-1]
+    sideways = file_space.zeros((SHAPE[2], SHAPE[0], SHAPE[1]), np.int32)
+    sideways[...] = np.moveaxis(labels, -1, 0)
+    views = (labels, np.asfortranarray(labels), upside_down[::-1], np.moveaxis(sideways, 0, -1))
+    for index, view in enumerate(views):
+        write_label_map(tmp_path / f"{index}.nii.gz", view, scan, workspace=file_space)
+    contents = [(tmp_path / f"{index}.nii.gz").read_bytes() for index in range(len(views))]
+    assert contents == contents[:1] * len(views)
+    np.testing.assert_array_equal(np.asarray(nib.load(tmp_path / "0.nii.gz").dataobj), labels)
+
+
+def test_a_big_endian_scan_has_a_big_endian_mask(tmp_path: Path):
+    header = nib.Nifti1Header(endianness=">")
+    nib.save(nib.Nifti1Image(voxels(np.dtype(">i2")), np.eye(4), header), tmp_path / "scan.nii")
+    scan = read_scan(tmp_path / "scan.nii")
+    write_label_map(tmp_path / "map.nii", voxels() * 300, scan)
+    assert nib.load(tmp_path / "map.nii").header.endianness == ">"
+    np.testing.assert_array_equal(read_label_map(tmp_path / "map.nii", like=scan).array[0], voxels() * 300)
+
+
+def test_an_axis_too_long_for_nifti_1_takes_nifti_2(tmp_path: Path):
+    long = Scan(np.zeros((1, 40000, 1, 2), np.uint8), np.eye(4), "series")
+    write_label_map(tmp_path / "map.nii.gz", long.array[0], long)
+    assert read_label_map(tmp_path / "map.nii.gz", like=long).spatial_shape == (40000, 1, 2)
+
+
+def test_maps_come_back_as_channels_in_the_frame_of_their_scan(
+    make_nifti: MakeNifti, tmp_path: Path, oriented_affine: np.ndarray, file_space: Workspace
+):
+    scan = read_scan(make_nifti(voxels(), oriented_affine))
+    maps = np.random.default_rng(1).random((3, *SHAPE), np.float32)
+    for like in (scan, Scan(scan.array, scan.affine, "series")):
+        write_map(tmp_path / "maps.nii.gz", maps, like, workspace=file_space)
+        back = read_scan(tmp_path / "maps.nii.gz", channels=3)
+        np.testing.assert_array_equal(back.array, maps)
+        assert grid_difference(scan, back) is None
+        assert back.array.dtype == np.float32
+        write_map(tmp_path / "map.nii", maps[1].astype(np.float64), like)
+        np.testing.assert_array_equal(read_scan(tmp_path / "map.nii").array[0], maps[1])
+    np.testing.assert_array_equal(nib.load(tmp_path / "maps.nii.gz").get_fdata()[..., 2], maps[2])
+    np.testing.assert_array_equal(scan.affine, back.affine)
 
 
 def test_a_singular_sform_is_refused(make_nifti: MakeNifti):

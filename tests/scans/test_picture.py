@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from segmentation import SkipSegError
-from segmentation.scans import Scan, read_label_map, read_scan, scan_geometry, write_label_map
+from segmentation.scans import Scan, read_label_map, read_scan, scan_geometry, write_label_map, write_map
+from segmentation.scans.workspace import Workspace
 
 GRAY = np.random.default_rng(0).integers(0, 256, (49, 67), dtype=np.uint8)
 COLOUR = np.random.default_rng(1).integers(0, 256, (49, 67, 3), dtype=np.uint8)
@@ -37,6 +38,38 @@ def test_other_modes_become_gray_or_colour(tmp_path: Path, mode: str, channels: 
     scan = read_scan(save(Image.fromarray(COLOUR).convert(mode), tmp_path / f"picture{ending}"))
     assert scan.array.shape == (channels, 49, 67)
     assert scan.array.dtype == dtype
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P", "1", "I;16", "F"])
+def test_rows_by_rows_nothing_changes(tmp_path: Path, file_space: Workspace, tiny_blocks: None, mode: str):
+    image = Image.fromarray(GRAY.astype(np.uint16) * 200) if mode == "I;16" else Image.fromarray(COLOUR).convert(mode)
+    path = save(image, tmp_path / ("picture.tif" if mode == "F" else "picture.png"))
+    stored = Image.open(path)
+    stored = np.asarray(stored.convert({"RGBA": "RGB", "LA": "L", "P": "RGB"}.get(mode, mode)))
+    scan = read_scan(path, workspace=file_space)
+    np.testing.assert_array_equal(scan.array, stored[None] if stored.ndim == 2 else np.moveaxis(stored, -1, 0))
+    assert file_space.spilled == 1
+
+
+def test_a_claim_that_the_file_cannot_hold_is_refused_before_memory_is_taken(tmp_path: Path):
+    path = save(Image.fromarray(GRAY), tmp_path / "scan.png")
+    content = bytearray(path.read_bytes())
+    content[16:24] = (12_000).to_bytes(4) * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4)
+    path.write_bytes(content)
+    with pytest.raises(SkipSegError, match=r"scan\.png .*claims 18000000 bytes"):
+        read_scan(path)
+
+
+def test_a_map_is_written_as_floating_point(tmp_path: Path):
+    like, values = Scan(GRAY[None], np.eye(4), "picture"), np.random.default_rng(0).random((49, 67))
+    write_map(tmp_path / "map.tif", values, like, ("lesion",))
+    np.testing.assert_array_equal(read_scan(tmp_path / "map.tif").array[0], values.astype(np.float32))
+    with pytest.raises(SkipSegError, match="a picture's file holds one map, got 2; write one a class"):
+        write_map(tmp_path / "maps.tif", np.stack([values] * 2), like)
+    with pytest.raises(SkipSegError, match=r"write one of \.tif, \.tiff"):
+        write_map(tmp_path / "map.png", values, like)
+    assert [path.name for path in tmp_path.iterdir()] == ["map.tif"]
 
 
 def test_one_bit_masks_hold_0_and_1(tmp_path: Path):

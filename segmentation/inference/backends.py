@@ -1,0 +1,171 @@
+"""Which backend computes: the fastest that is installed and agrees with PyTorch. PyTorch loads only where it must."""
+
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from segmentation import SkipSegError
+from segmentation.inference.agreement import Verdict, compare, keep_verdict, verdict_file
+from segmentation.inference.backend import Array, Backend, Flips, WindowRefusedError
+from segmentation.inference.export_cache import cached_export
+from segmentation.model.folder import read_description
+from segmentation.runs import read_json
+
+log = logging.getLogger(__name__)
+
+RUNTIMES = ("openvino", "onnxruntime")
+"""What computes on a CPU instead of PyTorch, the fastest first."""
+_AS_IS: Flips = ((),)
+
+
+def open_backend(folder: Path, *, backend: str = "auto", device: str = "cpu", threads: int = 0) -> Backend:
+    """Open what computes the probabilities of a model.
+
+    Args:
+        folder: Model folder.
+        backend: ``"torch"``, ``"openvino"``, ``"onnxruntime"``, or ``"auto"``: on a CPU the first of OpenVINO and
+            onnxruntime that is installed and agrees with PyTorch, and PyTorch otherwise.
+        device: ``"cpu"`` or ``"cuda"``.
+        threads: CPU threads; 0 takes all cores.
+
+    Raises:
+        SkipSegError: If the folder holds no readable model, or what is asked for is not installed, cannot compute
+            this model, or, at its first window, does not agree with PyTorch.
+    """
+    if backend in RUNTIMES and device != "cpu":
+        raise SkipSegError(f"backend {backend} computes on the CPU, but device {device} was asked for; choose one")
+    if backend in RUNTIMES and find_spec(backend) is None:
+        raise SkipSegError(f"backend {backend} is not installed; run: python -m pip install 'skipseg[export]'")
+    installed = [runtime for runtime in RUNTIMES if find_spec(runtime)]
+    chosen = backend if backend != "auto" else installed[0] if installed and device == "cpu" else "torch"
+    if chosen == "torch":
+        return _open_torch(folder, device, threads)
+    try:
+        return CheckedBackend(folder, chosen, threads, strict=backend != "auto")
+    except SkipSegError as error:
+        if backend != "auto":
+            raise
+        log.warning("PyTorch computes, not %s: %s", chosen, error)
+        return _open_torch(folder, device, threads)
+
+
+class CheckedBackend:
+    """A runtime that must first show, on a window with something in it, that it agrees with PyTorch.
+
+    The verdict is kept beside the exported model, for this version of the runtime and this processor. Without
+    agreement PyTorch computes. It also computes windows that the runtime cannot.
+
+    Args:
+        folder: Model folder.
+        runtime: ``"openvino"`` or ``"onnxruntime"``, installed.
+        threads: CPU threads; 0 takes all cores.
+        strict: Refuse to compute without agreement.
+
+    Raises:
+        SkipSegError: If the model cannot be written as ONNX, or did not agree and ``strict`` is set.
+    """
+
+    def __init__(self, folder: Path, runtime: str, threads: int = 0, strict: bool = False) -> None:
+        description = read_description(folder)
+        export = cached_export(folder, description)
+        self._runtime = _open_runtime(runtime, export, threads)
+        self._about = {"model": description["sha256"], "runtime": runtime, "version": self._runtime.version}
+        self._file = verdict_file(export, runtime, self._runtime.version)
+        self._folder, self._threads, self._strict = folder, threads, strict
+        self._torch: Backend | None = None
+        self._agrees = _read_verdict(self._file)
+        if self._agrees is False:
+            self._reject("in an earlier run")
+
+    @property
+    def name(self) -> str:
+        """Name of what computes now."""
+        return "torch" if self._agrees is False else self._runtime.name
+
+    def __call__(self, images: Array, flips: Flips = _AS_IS) -> Array:
+        """Compute probabilities, shape ``(B, K, *S)``, of images of shape ``(B, C, *S)``, averaged over ``flips``.
+
+        Raises:
+            SkipSegError: If the runtime does not agree with PyTorch and it was asked for by name.
+        """
+        if self._agrees is None and not _is_empty(images[:1]):
+            self._judge(images)
+        if not self._agrees:
+            return self._reference()(images, flips)
+        try:
+            return self._runtime(images, flips)
+        except WindowRefusedError as error:
+            log.debug("PyTorch computes this window: %s", error)
+            return self._reference()(images, flips)
+
+    def batch_room(self, window: Any) -> int:
+        """One: more windows at a time only take more memory."""
+        return 1
+
+    def _judge(self, images: Array) -> None:
+        """Compare with PyTorch on images of shape ``(B, C, *S)``."""
+        try:
+            verdict = agrees(self._runtime, self._reference(), images)
+        except WindowRefusedError:
+            return
+        self._agrees = verdict.agrees
+        try:
+            keep_verdict(self._file, verdict, **self._about, shape=list(images.shape))
+        except OSError as error:
+            log.debug("the verdict on %s cannot be kept: %s", self._runtime.name, error)
+        if verdict.agrees:
+            self._torch = None  # lets its memory go
+        else:
+            self._reject(f"by {verdict.difference:.2g} in {verdict.changed:.2%} of the voxels")
+
+    def _reject(self, how: str) -> None:
+        """Say, or refuse to go on, that the runtime does not agree."""
+        problem = f"{self._runtime.name} {self._runtime.version} differed from PyTorch {how}"
+        if self._strict:
+            raise SkipSegError(f"{problem}; choose --backend torch")
+        log.warning("%s; PyTorch computes", problem)
+
+    def _reference(self) -> Backend:
+        """PyTorch."""
+        if self._torch is None:
+            self._torch = _open_torch(self._folder, "cpu", self._threads)
+        return self._torch
+
+
+def agrees(backend: Backend, reference: Backend, images: Array) -> Verdict:
+    """Compare ``backend`` with ``reference`` on the first of the images, shape ``(B, C, *S)``."""
+    return compare(backend(images[:1], _AS_IS), reference(images[:1], _AS_IS))
+
+
+def _is_empty(image: Array) -> bool:
+    """Whether each channel is constant; a normalisation enlarges the rounding of such an image at will."""
+    flat = image.reshape(image.shape[1], -1)
+    return bool((flat == flat[:, :1]).all())
+
+
+def _read_verdict(file: Path) -> bool | None:
+    """What was found before; ``None`` if nothing, or nothing readable, stands."""
+    try:
+        found = read_json(file)["agrees"]
+    except (SkipSegError, OSError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, bool) else None
+
+
+def _open_runtime(name: str, export: Path, threads: int) -> Any:
+    """Open a runtime; each imports a library that need not be installed."""
+    if name == "openvino":
+        from segmentation.inference.backend_openvino import OpenVinoBackend
+
+        return OpenVinoBackend(export, threads)
+    from segmentation.inference.backend_onnx import OnnxBackend
+
+    return OnnxBackend(export, threads)
+
+
+def _open_torch(folder: Path, device: str, threads: int) -> Backend:
+    """Open PyTorch, which takes seconds to import."""
+    from segmentation.inference.backend_torch import TorchBackend
+
+    return TorchBackend.load(folder, device=device, threads=threads)

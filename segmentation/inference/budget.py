@@ -1,0 +1,57 @@
+"""How much memory a prediction may take, and what of it is left for arrays."""
+
+import re
+
+import psutil
+
+from segmentation import SkipSegError
+from segmentation.data.hardware import peak_memory
+
+_UNITS = {
+    "": 1,
+    "k": 1000,
+    "m": 1000**2,
+    "g": 1000**3,
+    "t": 1000**4,
+    "ki": 2**10,
+    "mi": 2**20,
+    "gi": 2**30,
+    "ti": 2**40,
+}
+
+MARGIN = 96 * 2**20
+"""Bytes kept free for what is not counted: blocks of files, temporaries of one plane, the interpreter's growth."""
+
+
+def parse_bytes(text: str) -> int:
+    """Read an amount of memory.
+
+    Raises:
+        SkipSegError: If the text is no amount.
+
+    Examples:
+        >>> parse_bytes("2GiB"), parse_bytes("1.5 GB"), parse_bytes("800m")
+        (2147483648, 1500000000, 800000000)
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", text.lower())
+    if found is None or found[2] not in _UNITS or float(found[1]) == 0:
+        raise SkipSegError(f"memory must be an amount such as 2GiB or 800MB, got {text!r}")
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
+def room_for_arrays(memory: str | None) -> int:
+    """Bytes that arrays may take now that the network has computed its first window.
+
+    Args:
+        memory: What the whole process may take; ``None`` allows half of what is free besides.
+
+    Raises:
+        SkipSegError: If the network alone takes more.
+    """
+    if memory is None:
+        return psutil.virtual_memory().available // 2
+    limit, taken = parse_bytes(memory), peak_memory() + MARGIN
+    if limit < taken:
+        least = -(-taken // 2**20)
+        raise SkipSegError(f"memory {memory} is less than this network takes for one window; give at least {least}MiB")
+    return limit - taken

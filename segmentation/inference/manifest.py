@@ -1,0 +1,97 @@
+"""manifest.json: what was segmented, by which model, how long it took, and what went wrong.
+
+It makes a prediction resumable: a case that the same model segmented from the same files in the same way is not
+computed again.
+"""
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from segmentation import SkipSegError, __version__
+from segmentation.runs import content_hash, read_json, write_json
+
+FORMAT = 1
+_PACKAGES = ("numpy", "scipy", "nibabel", "pydicom", "highdicom", "torch", "onnxruntime", "openvino")
+
+
+class Manifest:
+    """The manifest of a folder of masks.
+
+    Args:
+        path: manifest.json; what stands there is continued.
+        models: Name, hashes and data licence of each model.
+        settings: What else decides the masks, plain data.
+
+    Raises:
+        SkipSegError: If ``path`` holds something else.
+    """
+
+    def __init__(self, path: Path, models: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> None:
+        self.path = path
+        self.identity = content_hash({"models": list(models), "settings": dict(settings)})
+        cases: dict[str, Any] = {}
+        if path.exists():
+            standing = read_json(path)
+            if not isinstance(standing, dict) or standing.get("format") != FORMAT or "cases" not in standing:
+                raise SkipSegError(f"{path} is not a manifest of SkipSeg; move it away, or choose another output")
+            cases = standing["cases"]
+        self.content: dict[str, Any] = {
+            "format": FORMAT,
+            "skipseg": __version__,
+            "identity": self.identity,
+            "models": list(models),
+            "settings": dict(settings),
+            "versions": {"python": platform.python_version(), **_versions()},
+            "cases": cases,
+        }
+
+    def is_done(self, name: str, source: str) -> bool:
+        """Tell whether a case was segmented in the same way from the same files, and its files still stand.
+
+        Args:
+            name: Of the case.
+            source: As of :func:`source_signature`.
+        """
+        case = self.content["cases"].get(name, {})
+        same = (case.get("state"), case.get("identity"), case.get("source")) == ("done", self.identity, source)
+        return same and all(_size(self.path.parent / file) == size for file, size in case["files"].items())
+
+    def record(self, name: str, source: str, state: str, **facts: Any) -> None:
+        """Keep what became of a case.
+
+        Args:
+            name: Of the case.
+            source: As of :func:`source_signature`.
+            state: ``"done"`` or ``"failed"``.
+            **facts: Plain data.
+        """
+        self.content["cases"][name] = {"state": state, "identity": self.identity, "source": source, **facts}
+        write_json(self.path, self.content)
+
+
+def source_signature(paths: Sequence[Path]) -> str:
+    """Tell the files of a scan from changed ones, by name, size and time; a folder counts with all that is in it."""
+    files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+    entries = [
+        [file.name, stat.st_size, stat.st_mtime_ns] for file in files if file.is_file() and (stat := file.stat())
+    ]
+    return content_hash(entries)
+
+
+def _size(file: Path) -> int | None:
+    """Bytes of a file, or ``None`` where there is none."""
+    return file.stat().st_size if file.is_file() else None
+
+
+def _versions() -> dict[str, str]:
+    """Versions of the packages that take part, as far as they are installed."""
+    found: dict[str, str] = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

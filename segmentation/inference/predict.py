@@ -1,0 +1,283 @@
+"""The stage ``predict``: the next scan is read and the last mask written while one scan is computed."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from segmentation import SkipSegError
+from segmentation.config import PredictSettings
+from segmentation.data.hardware import hardware_of
+from segmentation.inference.budget import room_for_arrays
+from segmentation.inference.cases import Work, find_work, mask_ending, read_work
+from segmentation.inference.manifest import Manifest, source_signature
+from segmentation.inference.predictor import Extra, Predictor, Segmentation
+from segmentation.model.folder import read_description
+from segmentation.plain import to_plain
+from segmentation.runs import content_hash
+from segmentation.scans import Scan, read_scan, write_label_map, write_map
+from segmentation.scans.dicom_seg import Kind, write_dicom_seg
+from segmentation.scans.series import SourceSlices
+from segmentation.scans.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+_DECIDING = ("overlap", "mirror", "postprocess", "probabilities", "uncertainty", "repair", "format")
+"""Settings that decide what is written."""
+
+
+def predict(settings: PredictSettings) -> Iterator[Path]:
+    """Segment every scan of ``settings.input`` that is not segmented yet.
+
+    One bad scan never stops the others: it is named at the end, and in manifest.json beside the masks.
+
+    Yields:
+        Each mask as soon as it is written.
+
+    Raises:
+        SkipSegError: If there is no model or no scan, memory is less than the network takes, or, in the end, if
+            some scans could not be segmented.
+    """
+    predictor = Predictor.load(
+        settings.models,
+        mirror=settings.mirror,
+        postprocess=settings.postprocess,
+        overlap=settings.overlap,
+        batch_size=settings.batch_size,
+        backend=settings.backend,
+        device=hardware_of(settings.device),
+        threads=settings.threads,
+    )
+    with find_work(settings.input, settings.output, settings.series) as works:
+        manifest = _manifest(settings, works[0].root)
+        cases = [
+            _Case(work, "" if work.problem else source_signature(work.paths), error=work.problem) for work in works
+        ]
+        todo = [case for case in cases if settings.overwrite or not manifest.is_done(case.work.name, case.source)]
+        if len(todo) < len(works):
+            log.info("%d scans were segmented before; --overwrite computes them anew", len(works) - len(todo))
+        if any(case.error is None for case in todo):
+            predictor.warm_up()
+            works[0].root.mkdir(parents=True, exist_ok=True)
+        space = Workspace(room_for_arrays(settings.memory), works[0].root)
+        failed: list[str] = []
+        for case in _Pipeline(settings, predictor, space, manifest.content["models"]).run(todo):
+            manifest.record(case.work.name, case.source, "failed" if case.error else "done", **case.facts())
+            if case.error:
+                failed.append(f"{case.work.name}: {case.error}")
+            else:
+                yield case.files[0]
+        if failed:
+            done = f"{len(works) - len(failed)} of {len(works)} scans are segmented; "
+            raise SkipSegError(done + "not segmented: " + "; ".join(failed))
+
+
+def _manifest(settings: PredictSettings, folder: Path) -> Manifest:
+    """Open the manifest of a folder of masks."""
+    plain = to_plain(settings)
+    models = [_identity(path) for path in settings.models]
+    return Manifest(folder / "manifest.json", models, {name: plain[name] for name in _DECIDING})
+
+
+def predict_cases(
+    predictor: Predictor, cases: Iterable[tuple[str, Sequence[Path]]], output: Path, ending: str = ".nii.gz"
+) -> dict[str, Path]:
+    """Segment named cases into ``output``, one mask ``NAME + ending`` each."""
+    masks: dict[str, Path] = {}
+    for name, paths in cases:
+        scan = read_scan(paths, channels=len(predictor.channel_names))
+        masks[name] = output / f"{name}{ending}"
+        write_label_map(masks[name], predictor(scan), scan, predictor.labels)
+    return masks
+
+
+@dataclass
+class _Case:
+    """One scan on its way."""
+
+    work: Work
+    source: str
+    scan: Scan | None = None
+    segmentation: Segmentation | None = None
+    files: list[Path] = field(default_factory=list)
+    about: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    error: str | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """What the manifest keeps, plain data."""
+        sizes = {file.relative_to(self.work.root).as_posix(): file.stat().st_size for file in self.files}
+        return {"files": sizes, "seconds": self.seconds, **self.about, **({"error": self.error} if self.error else {})}
+
+
+class _Pipeline:
+    """Reads, computes and writes, each stage a scan ahead of the next."""
+
+    def __init__(
+        self, settings: PredictSettings, predictor: Predictor, space: Workspace, models: Sequence[Mapping[str, Any]]
+    ) -> None:
+        self.settings = settings
+        self.predictor = predictor
+        self.space = space
+        self.model_name = " + ".join(model["name"] for model in models)
+        self.model_version = " ".join(model["weights_sha256"][:16] for model in models)
+
+    def run(self, cases: Sequence[_Case]) -> Iterator[_Case]:
+        """Yield every case when it is written, or has failed, in order."""
+        if not cases:
+            return
+        writing: Future[_Case] | None = None
+        with (
+            ThreadPoolExecutor(1) as reader,
+            ThreadPoolExecutor(1) as writer,
+            tqdm(total=len(cases), desc="predict", unit="scan", disable=None) as bar,
+        ):
+            upcoming = reader.submit(self._stage, cases[0], "read", self._read)
+            for index, following in enumerate([*cases[1:], None]):
+                case = upcoming.result()
+                if following is not None:
+                    upcoming = reader.submit(self._stage, following, "read", self._read)
+                self._stage(case, "compute", self._compute)
+                if writing is not None:
+                    yield writing.result()
+                    bar.update()
+                writing = writer.submit(self._stage, cases[index], "write", self._write)
+            if writing is not None:
+                yield writing.result()
+                bar.update()
+
+    def _stage(self, case: _Case, name: str, act: Callable[[_Case], None]) -> _Case:
+        """Do one thing with a case; whatever goes wrong becomes the case's own."""
+        if case.error is not None:
+            return case
+        started = time.perf_counter()
+        try:
+            act(case)
+        except SkipSegError as error:
+            case.error = str(error)
+        except OSError as error:
+            case.error = f"{error.strerror or error}" + (f": {Path(error.filename).name}" if error.filename else "")
+        except MemoryError:
+            case.error = "out of memory; let fewer programs run beside, or give --memory less, which takes more disk"
+        except Exception as error:
+            # A fault of ours that one scan brings out must not lose the masks of the others.
+            log.debug("%s failed", case.work.name, exc_info=True)
+            case.error = f"internal error, {type(error).__name__}: {' '.join(str(error).split())}"
+        if case.error is not None:
+            case.scan = case.segmentation = None
+        case.seconds[name] = round(time.perf_counter() - started, 3)
+        return case
+
+    def _read(self, case: _Case) -> None:
+        """Read a scan."""
+        channels = len(self.predictor.channel_names)
+        case.scan = read_work(case.work, channels, repair=self.settings.repair, workspace=self.space)
+
+    def _compute(self, case: _Case) -> None:
+        """Segment a scan and count its voxels."""
+        scan = case.scan
+        assert scan is not None  # read before, or the case has an error
+        with tqdm(desc=case.work.name, unit="window", leave=False, disable=None) as bar:
+
+            def progress(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            found = self.predictor.segment(scan, self._extras(), self.space, progress)
+        case.segmentation = found
+        voxels = _voxels(found, self.predictor.labels)
+        case.about = {
+            "voxels": voxels,
+            "windows": asdict(found.windows),
+            "backends": sorted({backend.name for backend in self.predictor.backends}),
+            "warnings": list(scan.notes),
+        }
+        if scan.spatial_dims == 3:
+            voxel_ml = float(np.prod(scan.spacing_mm)) / 1000
+            case.about["volume_ml"] = {name: round(count * voxel_ml, 4) for name, count in voxels.items()}
+
+    def _extras(self) -> list[Extra]:
+        """Maps wanted beside the mask."""
+        extras: list[Extra] = ["probabilities"] if self.settings.probabilities else []
+        if self.settings.uncertainty:
+            extras += ["entropy", "variance"] if len(self.predictor.backends) > 1 else ["entropy"]
+        return extras
+
+    def _write(self, case: _Case) -> None:
+        """Write the mask and its companions, and let their memory go."""
+        scan, found, work = case.scan, case.segmentation, case.work
+        assert scan is not None
+        assert found is not None  # computed before, or the case has an error
+        ending = mask_ending(work.paths, self.settings.format)
+        files = [work.target(ending)]
+        if ending.endswith(".dcm"):
+            self._write_seg(files[0], found, scan, "labelmap" if ending.startswith(".labelmap") else "binary")
+        else:
+            write_label_map(files[0], found.label_map, scan, self.predictor.labels, workspace=self.space)
+        names = list(self.predictor.labels)
+        for extra, values in found.extras.items():
+            parts = (
+                {extra: values}
+                if scan.spatial_dims == 3 or values.ndim == 2
+                else {f"{extra}_{name}": values[index] for index, name in enumerate(names)}
+            )
+            for suffix, part in parts.items():
+                files.append(work.target(map_ending(ending), suffix))
+                write_map(files[-1], part, scan, names if part.ndim > scan.spatial_dims else (), workspace=self.space)
+        case.files = files
+        case.scan = case.segmentation = None
+
+    def _write_seg(self, path: Path, found: Segmentation, scan: Scan, kind: Kind) -> None:
+        """Write a mask as DICOM SEG beside the series that it belongs to."""
+        if not isinstance(scan.header, SourceSlices):
+            raise SkipSegError(
+                f"{scan.source} is no DICOM series, to which a DICOM SEG would refer; choose another format"
+            )
+        write_dicom_seg(
+            path,
+            found.label_map,
+            scan.header.files,
+            self.predictor.labels,
+            model_name=self.model_name,
+            model_version=self.model_version,
+            kind=kind,
+        )
+
+
+def map_ending(mask: str) -> str:
+    """Ending of a map of fractions beside a mask with ending ``mask``.
+
+    Examples:
+        >>> [map_ending(ending) for ending in (".png", ".seg.nrrd", ".dcm", ".nii.gz")]
+        ['.tif', '.nrrd', '.nii.gz', '.nii.gz']
+    """
+    if mask.endswith(".nrrd"):
+        return ".nrrd"
+    return ".tif" if mask in (".png", ".tif") else ".nii.gz"
+
+
+def _voxels(found: Segmentation, labels: Any) -> dict[str, int]:
+    """Voxels of each foreground class, counted plane by plane."""
+    planes = np.moveaxis(found.label_map, int(np.argmax(np.abs(found.label_map.strides))), 0)
+    counts = sum((np.bincount(plane.ravel(), minlength=len(labels)) for plane in planes), np.zeros(len(labels), int))
+    return {name: int(counts[value]) for name, value in labels.items() if value != 0}
+
+
+def _identity(model: Path) -> dict[str, Any]:
+    """Say which model it is: its name, hashes of weights and of all else, and the licence of what it learnt from."""
+    about = read_description(model)
+    data = about.get("dataset", {})
+    return {
+        "name": model.resolve().name,
+        "weights_sha256": about["sha256"],
+        "description_sha256": content_hash(about),
+        "skipseg": about.get("skipseg"),
+        "data": data.get("name"),
+        "data_licence": data.get("licence"),
+    }

@@ -1,0 +1,55 @@
+"""A model folder, read without PyTorch: model.json, that it is whole, and that the weights beside it are its own."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from segmentation import SkipSegError
+from segmentation.runs import content_hash, file_hash, read_json, write_json
+
+FORMAT = 1
+"""Version of model.json."""
+DESCRIPTION = "model.json"
+WEIGHTS = "model.safetensors"
+CHECKSUM = "checksum"
+"""Entry of model.json: hash of all others; models of before it came have none."""
+
+
+def write_description(folder: Path, description: Mapping[str, Any]) -> None:
+    """Write ``model.json`` with a checksum of all else in it: a flipped bit in a number must not go unnoticed."""
+    content = {key: value for key, value in description.items() if key != CHECKSUM}
+    write_json(folder / DESCRIPTION, content | {CHECKSUM: content_hash(content)})
+
+
+def read_description(folder: Path) -> Mapping[str, Any]:
+    """Read ``model.json``, and check it and the weights beside it against the hashes that it holds.
+
+    Raises:
+        SkipSegError: If the folder holds no model, a newer SkipSeg wrote it, it was changed after it was written, or
+            the weights are missing or are not those that it names.
+    """
+    if not (folder / DESCRIPTION).is_file():
+        raise SkipSegError(f"{folder} holds no {DESCRIPTION}; give the folder of a finished training run")
+    description = read_json(folder / DESCRIPTION)
+    weights = folder / WEIGHTS
+    try:
+        if description["format"] > FORMAT:
+            raise SkipSegError(f"{folder} was written by a newer SkipSeg (format {description['format']}); upgrade")
+        standing = {key: value for key, value in description.items() if key != CHECKSUM}
+        if CHECKSUM in description and content_hash(standing) != description[CHECKSUM]:
+            raise SkipSegError(f"{folder / DESCRIPTION} was damaged or changed after it was written; copy it again")
+        if file_hash(weights) != description["sha256"]:
+            raise SkipSegError(f"{weights} is not the file that model.json describes; copy both files again")
+    except FileNotFoundError:
+        raise SkipSegError(f"{weights} is missing; copy it beside model.json") from None
+    except SkipSegError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise unreadable(folder, error) from None
+    return description
+
+
+def unreadable(folder: Path, error: Exception) -> SkipSegError:
+    """What to say of a folder that holds something else than a model."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return SkipSegError(f"{folder} does not hold a readable model ({reason}); copy both files again")

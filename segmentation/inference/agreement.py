@@ -12,11 +12,12 @@ import numpy as np
 from segmentation.inference.backend import Array
 from segmentation.runs import content_hash, write_json
 
-TOLERANCE = 1e-3
+TOLERANCE = 2e-3
 """Largest difference of a probability.
 
-Runtimes in fp32 differ by 1e-4 at most on untrained networks, and weights in fp16 by 1e-2. A voxel can change its
-class only if its two best classes are within twice the tolerance.
+In fp32 runtimes differ by less than 1e-4 on windows of 96^3. On tiny images, where normalisations divide by little,
+PyTorch itself is 9e-4 away from fp64. Weights in fp16 make 1e-2. A voxel can change its class only if its two best
+classes are within twice the tolerance.
 """
 CHANGED = 1e-4
 """Share of voxels that may change their class: those that are undecided to the last digits."""
@@ -45,7 +46,7 @@ def compare(found: Array, reference: Array) -> Verdict:
         reference: Shape ``(B, K, *S)``.
 
     Returns:
-        Agreement if no probability differs by more than 1e-3 and at most one voxel in 10 000, rounded up, changes
+        Agreement if no probability differs by more than 2e-3 and at most one voxel in 10 000, rounded up, changes
         its class.
 
     Examples:

@@ -19,6 +19,8 @@ OPSET = 20
 INPUT, OUTPUT = "image", "probabilities"
 METADATA = "skipseg"
 """Entry of the file's metadata that holds model.json, with what the input and the output mean."""
+_UNWRITABLE = ("noise", "shuffle")
+"""Placebos that a graph cannot hold."""
 _LIMIT = 2**31 - 2**24
 """Bytes that one ONNX file can hold; some of them are not weights."""
 
@@ -34,6 +36,9 @@ def write_onnx(backend: TorchBackend, description: Mapping[str, Any], target: Pa
     Raises:
         SkipSegError: If the ``export`` extra is missing, the network cannot be written as ONNX, or it is too large.
     """
+    placebo = backend.architecture.settings.long_skip_placebo
+    if placebo in _UNWRITABLE:
+        raise SkipSegError(f"placebo {placebo} draws on chance or on other images, which ONNX cannot; export as torch")
     if sum(tensor.nbytes for tensor in backend.classifier.state_dict().values()) > _LIMIT:
         raise SkipSegError("an ONNX file holds at most 2 GiB and these weights are larger; export as torch")
     program = _program(backend)

@@ -7,12 +7,12 @@ from typing import Any
 from segmentation import SkipSegError
 from segmentation.runs import content_hash, file_hash, read_json, write_json
 
-FORMAT = 1
-"""Version of model.json."""
+FORMAT = 2
+"""Version of model.json: 2 came with the checksum."""
 DESCRIPTION = "model.json"
 WEIGHTS = "model.safetensors"
 CHECKSUM = "checksum"
-"""Entry of model.json: hash of all others; models of before it came have none."""
+"""Entry of model.json: hash of all others."""
 
 
 def write_description(folder: Path, description: Mapping[str, Any]) -> None:
@@ -36,7 +36,7 @@ def read_description(folder: Path) -> Mapping[str, Any]:
         if description["format"] > FORMAT:
             raise SkipSegError(f"{folder} was written by a newer SkipSeg (format {description['format']}); upgrade")
         standing = {key: value for key, value in description.items() if key != CHECKSUM}
-        if CHECKSUM in description and content_hash(standing) != description[CHECKSUM]:
+        if (description["format"] > 1 or CHECKSUM in description) and content_hash(standing) != description[CHECKSUM]:
             raise SkipSegError(f"{folder / DESCRIPTION} was damaged or changed after it was written; copy it again")
         if file_hash(weights) != description["sha256"]:
             raise SkipSegError(f"{weights} is not the file that model.json describes; copy both files again")

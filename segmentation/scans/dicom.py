@@ -155,22 +155,27 @@ def _sorted_stack(series: Series, headers: Sequence[Dataset]) -> tuple[Stack, li
     row, column = row / np.linalg.norm(row), column / np.linalg.norm(column)
     order = np.argsort(table["ImagePositionPatient"] @ np.cross(row, column), kind="stable")
     between_rows, between_columns = table["PixelSpacing"][0]
-    thickness = headers[0].get("SliceThickness")
     stack = Stack(
         positions=table["ImagePositionPatient"][order],
         row=row,
         column=column,
         shape=(series.columns, series.rows),
         pixel_mm=(float(between_columns), float(between_rows)),
-        thickness_mm=None if thickness is None else float(thickness),
+        thickness_mm=_number(headers[0], "SliceThickness"),
     )
     return stack, [series.files[index] for index in order]
 
 
 def _rescale(header: Dataset) -> tuple[float, float]:
     """Slope and intercept that turn stored values into Hounsfield or other units; an empty field is no rescaling."""
-    slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
-    return 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
+    slope, intercept = _number(header, "RescaleSlope"), _number(header, "RescaleIntercept")
+    return 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
+
+
+def _number(header: Dataset, keyword: str) -> float | None:
+    """A header field of one number, or ``None`` where it is missing or empty."""
+    value = header.get(keyword)
+    return None if value is None or np.size(value) == 0 or value == "" else float(value)
 
 
 def _same(what: str, values: NDArray[Any], tolerance: float, series: Series) -> None:
@@ -187,7 +192,7 @@ def _same(what: str, values: NDArray[Any], tolerance: float, series: Series) -> 
 def _numbers(header: Dataset, keyword: str, count: int, file: Path) -> list[float]:
     """A header field of a fixed number of numbers."""
     values = header.get(keyword)
-    if values is None or len(values) != count:
+    if values is None or np.size(values) != count:
         raise SkipSegError(f"{file.name} has no usable {keyword}: it is no slice of a volume; leave it out")
     return [float(value) for value in values]
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.pixels.encoders import RLELosslessEncoder
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
@@ -218,8 +219,8 @@ def _save(
     version = str(descriptions[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmVersion)
     model = str(descriptions[0].SegmentAlgorithmName)
     try:
-        with warnings.catch_warnings():
-            # highdicom and pydicom warn of every value in the source that breaks the standard's letter.
+        with warnings.catch_warnings(), disable_value_validation():
+            # highdicom and pydicom warn of every value in the source that breaks the standard's letter, and log it.
             warnings.simplefilter("ignore")
             made = Segmentation(
                 source_images=[_source(header, first) for header in headers],

@@ -3,7 +3,6 @@
 The first axis runs fastest in the file, and a picture's columns are its first axis.
 """
 
-import errno
 import math
 import zlib
 from collections.abc import Generator
@@ -140,8 +139,6 @@ def _opened(path: Path, channels: int | None) -> Generator[tuple[MetaHeader, Bin
     except FileNotFoundError:
         raise SkipSegError(f"{path} does not exist") from None
     except (OSError, EOFError, KeyError, ValueError, OverflowError, zlib.error) as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # no room for the array: no fault of the file
-            raise
         missing = f"it has no {error.args[0]}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise SkipSegError(f"{path.name} cannot be read as MetaImage ({missing}); is it complete? restore it") from None
 

@@ -210,8 +210,8 @@ def _scaled(take: Callable[[int], NDArray[Any]], slope: float, inter: float) -> 
 
 def _volume_shape(path: Path, shape: tuple[int, ...], channels: int | None) -> tuple[int, ...]:
     """Shape ``(I, J, K, C)`` for a stored shape of two to four axes, or of more axes of size 1."""
-    volume = (*shape, 1, 1)[:4]
-    if min(shape) < 1 or any(size != 1 for size in shape[4:]) or volume[3] not in (1, channels):
+    volume = (*shape, 1, 1, 1)[:4]
+    if len(shape) < 2 or min(shape) < 1 or any(size != 1 for size in shape[4:]) or volume[3] not in (1, channels):
         raise SkipSegError(
             f"{path.name} has shape {shape}, 4-D where 3-D is expected"
             + (f" (or {channels} channels last)" if channels else "")

@@ -1,5 +1,6 @@
 """Which image series a folder of DICOM files holds. Only headers are read, and of those only what is needed."""
 
+import logging
 import re
 import struct
 import sys
@@ -10,7 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pydicom
+from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.misc import is_dicom
@@ -18,11 +21,16 @@ from pydicom.uid import UID
 
 from segmentation import SkipSegError
 
-_HEADER_TAGS = [
-    "SOPClassUID",
-    "SeriesInstanceUID", "Modality", "SeriesDescription", "PatientName", "PatientID", "Rows", "Columns",
-    "NumberOfFrames", "SamplesPerPixel", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
-    "SliceThickness", "RescaleSlope", "RescaleIntercept", "FrameOfReferenceUID",
+# pydicom logs each odd value, a patient's name too, beside raising what matters; only the one line is for the user.
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+
+_TEXTS = [
+    "SOPClassUID", "SeriesInstanceUID", "Modality", "SeriesDescription", "PatientName", "PatientID",
+    "FrameOfReferenceUID",
+]  # fmt: skip
+_NUMBERS = [
+    "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "ImagePositionPatient", "ImageOrientationPatient",
+    "PixelSpacing", "SliceThickness", "RescaleSlope", "RescaleIntercept",
 ]  # fmt: skip
 
 
@@ -147,8 +155,9 @@ def is_dicom_file(file: Path) -> bool:
 def one_line_errors(file: Path) -> Generator[None, None, None]:
     """Turn whatever pydicom meets in a damaged file into one line that names the file, and mute its warnings."""
     try:
-        with warnings.catch_warnings():
-            # pydicom warns about each value that breaks the standard's letter; real scanners write many.
+        with warnings.catch_warnings(), disable_value_validation():
+            # pydicom warns about each value that breaks the standard's letter; real scanners write many. It also
+            # logs them, and with them what stands in the patient's fields.
             warnings.simplefilter("ignore")
             yield
     except SkipSegError:
@@ -201,16 +210,19 @@ def _in_lines(listing: Sequence[Series], between: str) -> str:
 def _header(file: Path) -> Dataset:
     """Read the header fields that place and describe a slice; the others, patient data too, stay on disk."""
     with one_line_errors(file):
-        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_HEADER_TAGS)
+        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=[*_TEXTS, *_NUMBERS])
         for element in header:  # decoded here, so that a damaged value is found beside its file name
-            _ = element.value
+            value = element.value
+            if element.keyword in _NUMBERS and value not in (None, ""):
+                np.asarray(value, np.float64)
     return header
 
 
 def _is_image(file: Path, header: Dataset) -> bool:
     """Tell images from what accompanies them (segmentations, structure sets, reports) by their SOP class."""
-    kind = header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID")
-    is_image = kind is not None and UID(kind).name.endswith("Image Storage")
+    with one_line_errors(file):  # a damaged UID warns
+        kind = header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID")
+        is_image = kind is not None and UID(kind).name.endswith("Image Storage")
     if kind is None or (is_image and not all(header.get(key) for key in ("SeriesInstanceUID", "Rows", "Columns"))):
         raise SkipSegError(f"{file.name} is cut off within its DICOM header; restore it or leave it out")
     return is_image

@@ -122,6 +122,7 @@ def test_a_model_without_preprocessing_is_refused(tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # what torch.compile itself imports
 def test_compiled_it_says_the_same(folder: Path):
     stored = load_model(folder)
     compiled = TorchBackend(Classifier(stored.network, PREPARATION), ARCHITECTURE, compiled=True)

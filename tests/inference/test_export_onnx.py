@@ -11,6 +11,7 @@ from segmentation import SkipSegError
 from segmentation.config import NetworkSettings
 from segmentation.data.preprocessing import Normalisation, Preprocessing
 from segmentation.inference import export_onnx
+from segmentation.inference.agreement import TOLERANCE
 from segmentation.inference.backend_onnx import OnnxBackend
 from segmentation.inference.backend_openvino import OpenVinoBackend
 from segmentation.inference.backend_torch import Classifier, TorchBackend
@@ -39,7 +40,9 @@ SHAPES = [(1, 13, 7, 9), (3, 8, 16, 12), (2, 5, 21, 4)]
 def backend_of(dims: int, **settings: Any) -> TorchBackend:
     """A network of three classes whose normalisations have run on something."""
     network = NetworkSettings(**({"depth": 2, "width": 8} | settings))
-    architecture = Architecture(network, dims, 2, 3, [[2] * dims, [1, 2, 2][-dims:]], [[3] * dims] * 3)
+    depth = len(network.channels()) - 1
+    strides, kernels = [[2] * dims, [1, 2, 2][-dims:]][:depth], [[3] * dims] * (depth + 1)
+    architecture = Architecture(network, dims, 2, 3, strides, kernels)
     normalisation = (Normalisation("zscore", mean=0.4, std=0.2), Normalisation("zscore", mean=0.6, std=0.3))
     built = architecture.build(seed=1)
     built(torch.rand(2, 2, *(12,) * dims))
@@ -49,7 +52,7 @@ def backend_of(dims: int, **settings: Any) -> TorchBackend:
 @pytest.fixture(scope="module")
 def concat(tmp_path_factory: pytest.TempPathFactory) -> tuple[TorchBackend, Path]:
     """One network with its file, the only one that the fast tests write."""
-    backend, file = backend_of(2), tmp_path_factory.mktemp("onnx") / "model.onnx"
+    backend, file = backend_of(2, depth=1), tmp_path_factory.mktemp("onnx") / "model.onnx"
     write_onnx(backend, ABOUT, file)
     return backend, file
 
@@ -59,9 +62,9 @@ def check_parity(backend: TorchBackend, file: Path, dims: int) -> None:
     for batch, *size in SHAPES:
         images = np.random.default_rng(0).random((batch, 2, *size[:dims]), np.float32)
         expected = backend(images)
-        assert expected.std() > 0.01
+        assert expected.std() > 0.003
         for runtime in runtimes:
-            np.testing.assert_allclose(runtime(images), expected, atol=1e-4, err_msg=runtime.name)
+            np.testing.assert_allclose(runtime(images), expected, atol=TOLERANCE, err_msg=runtime.name)
 
 
 @pytest.mark.slow
@@ -115,14 +118,22 @@ def test_a_network_too_large_for_one_file_is_refused(tmp_path: Path, monkeypatch
         write_onnx(backend_of(2), ABOUT, tmp_path / "model.onnx")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("placebo", ["noise", "shuffle"])
-def test_a_network_that_cannot_be_written_is_refused_in_one_line(placebo: str, tmp_path: Path):
-    with pytest.raises(
-        SkipSegError, match=rf"placebo {placebo}.* cannot be written as ONNX .*export it as torch"
-    ) as info:
+def test_a_placebo_that_no_graph_can_hold_is_refused(placebo: str, tmp_path: Path):
+    with pytest.raises(SkipSegError, match=f"placebo {placebo} draws on"):
         write_onnx(backend_of(2, long_skip_placebo=placebo), ABOUT, tmp_path / "model.onnx")
-    assert "\n" not in str(info.value)
+
+
+def test_what_the_exporter_cannot_write_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: Any, **__: Any) -> None:
+        raise torch.onnx.OnnxExporterError("Failed\nin many lines") from RuntimeError("no such operator\nfoo")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(
+        SkipSegError, match=r"long_skip add, .*cannot be written as ONNX \(no such operator\)"
+    ) as refused:
+        write_onnx(backend_of(2, long_skip="add"), ABOUT, tmp_path / "model.onnx")
+    assert "\n" not in str(refused.value)
     assert list(tmp_path.iterdir()) == []
 
 

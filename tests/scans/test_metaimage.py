@@ -324,5 +324,5 @@ def test_a_full_disk_is_no_fault_of_the_file(tmp_path: Path, monkeypatch: pytest
 
     space = Workspace(limit=0)
     monkeypatch.setattr(space, "zeros", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(SkipSegError, match=r"No space left on device\); free disk space"):
         read_metaimage(mha(tmp_path), workspace=space)

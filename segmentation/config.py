@@ -429,7 +429,7 @@ class PredictSettings:
     """A scan, a folder of scans with everything below it, a DICOM folder, or a zip archive of these."""
     output: Path | None = None
     """Folder for the masks, laid out like the input; otherwise each mask lies beside its scan."""
-    format: Literal["same", "nii.gz", "nrrd", "seg.nrrd", "png", "tif", "dcm", "labelmap.dcm"] = "same"
+    format: Literal["same", "nii.gz", "nrrd", "seg.nrrd", "mha", "png", "tif", "dcm", "labelmap.dcm"] = "same"
     """File format of the masks; same follows each scan, DICOM gives nii.gz. dcm is a binary DICOM SEG."""
     overlap: float = 0.5
     """Share by which neighbouring windows overlap, in [0, 1)."""

@@ -17,7 +17,7 @@ from segmentation.runs import read_csv, read_json
 
 PICTURE_ENDINGS = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
 """Endings of 2-D pictures, one file of which may hold several channels."""
-VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd")
+VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 """Endings of volumes."""
 _OF_DATASET = {"name", "channel_names", "labels", "spatial_dims", "label_remap", "licence", "source", "citation"}
 _OF_CASES = {"patients", "strata", "training", "test", "dataset", "numTraining", "numTest", "file_ending"}

@@ -16,7 +16,7 @@ from segmentation import SkipSegError
 from segmentation.scans import Scan, file_ending, read_scan, read_series
 from segmentation.scans.archive import extract_zip
 from segmentation.scans.find import ENDINGS, group_channels, known_ending, walk_folders
-from segmentation.scans.series import Series, choose_series, gather_series, is_dicom_file
+from segmentation.scans.series import Series, ask_series, choose_series, gather_series, is_dicom_file
 from segmentation.scans.slices import Repair
 from segmentation.scans.workspace import Workspace
 
@@ -233,7 +233,7 @@ class _Search:
             if by_uid and self.series not in [series.uid for series in gathered]:
                 self.missed += gathered
                 return
-            chosen = choose_series(list(gathered), self.series) if gathered else []
+            chosen = self._chosen(list(gathered)) if gathered else []
         except SkipSegError as error:
             yield self._work(folder, "", files, problem=str(error))
             return
@@ -242,6 +242,10 @@ class _Search:
             work = self._work(folder, "", series.files, series.uid, added=added)
             self.positions[work] = frozenset(str(header.get("ImagePositionPatient")) for header in gathered[series])
             yield work
+
+    def _chosen(self, listing: list[Series]) -> list[Series]:
+        """Series by the user's rule; without one the user is asked, if somebody sits at the terminal."""
+        return ask_series(listing) if self.series is None else choose_series(listing, self.series)
 
     def _work(
         self,

@@ -59,6 +59,10 @@ class Manifest:
         same = (case.get("state"), case.get("identity"), case.get("source")) == ("done", self.identity, source)
         return same and all(_size(self.path.parent / file) == size for file, size in case["files"].items())
 
+    def holds(self, name: str) -> bool:
+        """Tell whether a case was segmented before, in whatever way."""
+        return self.content["cases"].get(name, {}).get("state") == "done"
+
     def record(self, name: str, source: str, state: str, **facts: Any) -> None:
         """Keep what became of a case.
 

@@ -60,8 +60,10 @@ def predict(settings: PredictSettings) -> Iterator[Path]:
             _Case(work, "" if work.problem else source_signature(work.paths), error=work.problem) for work in works
         ]
         todo = [case for case in cases if settings.overwrite or not manifest.is_done(case.work.name, case.source)]
-        if len(todo) < len(works):
-            log.info("%d scans were segmented before; --overwrite computes them anew", len(works) - len(todo))
+        if not todo:
+            log.warning("all %d scans were segmented before by this model; --overwrite true computes anew", len(works))
+        for case in todo:
+            case.known = manifest.holds(case.work.name)
         if any(case.error is None for case in todo):
             predictor.warm_up()
             works[0].root.mkdir(parents=True, exist_ok=True)
@@ -109,6 +111,7 @@ class _Case:
     about: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     error: str | None = None
+    known: bool = False
 
     def facts(self) -> dict[str, Any]:
         """What the manifest keeps, plain data."""
@@ -216,6 +219,8 @@ class _Pipeline:
         assert found is not None  # computed before, or the case has an error
         ending = mask_ending(work.paths, self.settings.format)
         files = [work.target(ending)]
+        if work.suffix and not case.known and files[0].exists():
+            raise SkipSegError(f"{files[0].name} stands beside the scan and is not ours; move it, or give --output")
         if ending.endswith(".dcm"):
             self._write_seg(files[0], found, scan, "labelmap" if ending.startswith(".labelmap") else "binary")
         else:
@@ -254,11 +259,11 @@ def map_ending(mask: str) -> str:
     """Ending of a map of fractions beside a mask with ending ``mask``.
 
     Examples:
-        >>> [map_ending(ending) for ending in (".png", ".seg.nrrd", ".dcm", ".nii.gz")]
-        ['.tif', '.nrrd', '.nii.gz', '.nii.gz']
+        >>> [map_ending(ending) for ending in (".png", ".seg.nrrd", ".dcm", ".mha")]
+        ['.tif', '.nrrd', '.nii.gz', '.mha']
     """
-    if mask.endswith(".nrrd"):
-        return ".nrrd"
+    if mask.endswith((".nrrd", ".mha")):
+        return Path(mask).suffix
     return ".tif" if mask in (".png", ".tif") else ".nii.gz"
 
 

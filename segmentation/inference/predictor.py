@@ -1,6 +1,7 @@
 """From a scan to a label map in its own frame: prepare, slide, restore, decide, one plane at a time."""
 
 import itertools
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,9 @@ from segmentation.inference.window import Cut, Place, SlidingWindow, WindowCount
 from segmentation.model.folder import read_description
 from segmentation.scans import Scan
 from segmentation.scans.workspace import Workspace
+
+MOST_VOXELS = 2**33
+"""Voxels that a scan may have at the model's spacing; one of 2000 x 2000 x 2000 has fewer."""
 
 Extra = Literal["probabilities", "entropy", "variance"]
 """Maps that a prediction can give beside the label map."""
@@ -248,6 +252,12 @@ class Predictor:
         if len(scan.array) != len(self.channel_names):
             names = ", ".join(self.channel_names)
             raise SkipSegError(f"{scan.source} has {len(scan.array)} channels, but this model reads {names}")
+        if math.prod(self.preprocessing.prepared_shape(scan)) > MOST_VOXELS:
+            spacing = ", ".join(f"{size:.4g}" for size in scan.spacing_mm)
+            raise SkipSegError(
+                f"{scan.source} has voxels of ({spacing}) mm, and more than {MOST_VOXELS:.3g} voxels at the model's "
+                "spacing; is its header right?"
+            )
         if scan.array.dtype.kind == "f":
             slowest = int(np.argmax(np.abs(scan.array.strides[1:]))) + 1
             for plane in np.moveaxis(scan.array, slowest, 0):

@@ -4,6 +4,7 @@ An archive is refused as a whole when one member is not what a folder of scans n
 """
 
 import lzma
+import os
 import re
 import stat
 import struct
@@ -70,6 +71,9 @@ def extract_zip(archive: Path, folder: Path, limit_bytes: int, limit_files: int)
         for member in members:
             if not member.is_dir():
                 room -= _unpack(opened, member, folder, room)
+        time = archive.stat().st_mtime_ns  # of the same archive the files are the same, and not taken for new ones
+        for file in folder.rglob("*"):
+            os.utime(file, ns=(time, time))
 
 
 @contextmanager

@@ -36,7 +36,9 @@ def test_arrays_get_what_the_network_leaves():
 
 
 def test_too_little_memory_is_refused_with_what_is_enough():
-    with pytest.raises(SkipSegError, match=r"memory 1MiB is less than this network takes .* at least \d+MiB") as refused:
+    with pytest.raises(
+        SkipSegError, match=r"memory 1MiB is less than this network takes .* at least \d+MiB"
+    ) as refused:
         room_for_arrays("1MiB")
     least = str(refused.value).split()[-1]
     assert room_for_arrays(f"{int(least.removesuffix('MiB')) + 8}MiB") > 0

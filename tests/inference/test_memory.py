@@ -51,7 +51,9 @@ def write_scan(path: Path, shape: tuple[int, int, int]) -> Path:
 def predict(model: Path, scan: Path, masks: Path, *options: str) -> int:
     """Peak memory of the command, in bytes."""
     command = ["predict", "--model", str(model), "--input", str(scan), "--output", str(masks), "--backend", "torch"]
-    done = subprocess.run([sys.executable, "-c", SCRIPT, *command, *options], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *command, *options], capture_output=True, text=True, check=False
+    )
     status, peak = done.stdout.split()[-2:]
     assert status == "0", done.stderr
     return int(peak)

@@ -238,7 +238,7 @@ def ask(model: Path, source: Path, masks: Path | None, **options) -> list[Path]:
     return list(predict(PredictSettings(model, source, masks, **({"backend": "torch", "device": "cpu"} | options))))
 
 
-def write_model(folder: Path, dims: int, channels: int = 1, slice_axis: int | None = None) -> Path:
+def write_model(folder: Path, dims: int, channels: int = 1, slice_axis: int | None = None, seed: int = 3) -> Path:
     """A small network with random weights that segments about half of everything."""
     axes = 3 if slice_axis is not None else dims
     normalisation = (Normalisation("zscore"),) * channels
@@ -254,7 +254,7 @@ def write_model(folder: Path, dims: int, channels: int = 1, slice_axis: int | No
         "mirror": False,
         "keep_largest": False,
     }
-    save_model(folder, architecture, architecture.build(seed=3).state_dict(), description)
+    save_model(folder, architecture, architecture.build(seed=seed).state_dict(), description)
     return folder
 
 
@@ -269,7 +269,7 @@ def write_volume(path: Path, seed: int = 0, shape=(19, 15, 9), value: float | No
 
 def write_series(folder: Path, slices: int = 5) -> Path:
     folder.mkdir(parents=True)
-    series = generate_uid()
+    series, study, frame = (generate_uid() for _ in range(3))
     for number in range(slices):
         image = Dataset()
         image.file_meta = FileMetaDataset()
@@ -277,6 +277,7 @@ def write_series(folder: Path, slices: int = 5) -> Path:
         image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID = CTImageStorage
         image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID = generate_uid()
         image.SeriesInstanceUID, image.Modality, image.PatientName = series, "CT", "Nobody"
+        image.StudyInstanceUID, image.FrameOfReferenceUID = study, frame
         image.ImagePositionPatient, image.ImageOrientationPatient = [0, 0, 2 * number], [1, 0, 0, 0, 1, 0]
         image.PixelSpacing, image.SliceThickness = [1, 1], 2
         image.Rows, image.Columns, image.BitsAllocated, image.BitsStored, image.HighBit = 17, 13, 16, 16, 15

@@ -161,8 +161,17 @@ def test_a_description_is_read_without_pytorch(folder: Path):
 def test_a_model_from_before_the_checksum_is_read(folder: Path):
     description = json.loads((folder / "model.json").read_text())
     del description["checksum"]
+    description["format"] = 1
     (folder / "model.json").write_text(json.dumps(description))
     assert read_description(folder) == description
+
+
+def test_a_checksum_cannot_be_taken_away(folder: Path):
+    description = json.loads((folder / "model.json").read_text())
+    del description["checksum"]
+    (folder / "model.json").write_text(json.dumps(description))
+    with pytest.raises(SkipSegError, match="readable model"):
+        read_description(folder)
 
 
 def test_a_description_can_be_written_again(folder: Path):

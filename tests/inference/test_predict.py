@@ -1,0 +1,228 @@
+"""``skipseg predict`` from files to files: what is written, what is not written twice, and what is refused."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from segmentation import SkipSegError
+from segmentation.config import PredictSettings
+from segmentation.inference.predict import predict
+from segmentation.inference.predictor import Predictor
+from segmentation.runs import read_json
+from segmentation.scans import read_label_map, read_scan
+from segmentation.scans.dicom_seg import read_dicom_seg
+from tests.inference.test_predictor import ask, write_model, write_series, write_volume
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three networks of one kind with different weights."""
+    return [write_model(tmp_path_factory.mktemp("model") / f"fold{seed}", 3, seed=seed) for seed in (3, 4, 5)]
+
+
+def modified(folder: Path) -> dict[str, int]:
+    """Files of masks with the times they were written."""
+    return {path.name: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != "manifest.json"}
+
+
+def test_nothing_is_segmented_twice(models: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    scans = [write_volume(tmp_path / "scans" / f"{seed}.nii.gz", seed) for seed in range(3)]
+    assert len(ask(models[0], tmp_path / "scans", tmp_path / "masks")) == 3
+    first = modified(tmp_path / "masks")
+    assert ask(models[0], tmp_path / "scans", tmp_path / "masks") == []
+    assert "all 3 scans were segmented before" in caplog.text
+    assert modified(tmp_path / "masks") == first
+    write_volume(scans[1], seed=9)
+    write_volume(tmp_path / "scans" / "new.nii.gz", seed=7)
+    assert [mask.name for mask in ask(models[0], tmp_path / "scans", tmp_path / "masks")] == ["1.nii.gz", "new.nii.gz"]
+    assert len(ask(models[0], tmp_path / "scans", tmp_path / "masks", overwrite=True)) == 4
+    assert len(ask(models[1], tmp_path / "scans", tmp_path / "masks")) == 4
+    assert len(ask(models[1], tmp_path / "scans", tmp_path / "masks", overlap=0.25)) == 4
+
+
+def test_a_killed_prediction_goes_on_where_it_stopped(models: list[Path], tmp_path: Path):
+    for seed in range(12):
+        write_volume(tmp_path / "scans" / f"{seed:02d}.nii.gz", seed, (34, 30, 12))
+    options = ["--model", str(models[0]), "--input", str(tmp_path / "scans"), "--output", str(tmp_path / "masks")]
+    command = [sys.executable, "-m", "segmentation", "predict", *options, "--backend", "torch"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # one mask is written
+        os.kill(process.pid, signal.SIGKILL)
+    standing = [path for path in (tmp_path / "masks").iterdir() if path.suffix == ".gz"]
+    assert 1 <= len(standing) < 12
+    assert not [path for path in (tmp_path / "masks").iterdir() if path.stat().st_size > 10**6], "no spilled memory"
+    done = read_json(tmp_path / "masks" / "manifest.json")["cases"]
+    rest = ask(models[0], tmp_path / "scans", tmp_path / "masks")
+    assert len(rest) == 12 - len(done)
+    predictor = Predictor.load(models[0])
+    for seed in range(12):
+        scan = read_scan(tmp_path / "scans" / f"{seed:02d}.nii.gz")
+        mask = read_label_map(tmp_path / "masks" / f"{seed:02d}.nii.gz", like=scan)
+        np.testing.assert_array_equal(mask.array[0], predictor(scan))
+
+
+def test_several_models_are_averaged_and_say_where_they_differ(models: list[Path], tmp_path: Path):
+    scan = write_volume(tmp_path / "a.nii.gz")
+    settings = PredictSettings(
+        models, scan, tmp_path / "out", backend="torch", probabilities=True, uncertainty=True, device="cpu"
+    )
+    assert [path.name for path in predict(settings)] == ["a.nii.gz"]
+    names = ["a.nii.gz", "a_entropy.nii.gz", "a_probabilities.nii.gz", "a_variance.nii.gz", "manifest.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    affine = nib.nifti1.load(scan).affine
+    alone = [
+        Predictor.load(model).segment(read_scan(scan), ["probabilities"]).extras["probabilities"] for model in models
+    ]
+    stored = nib.nifti1.load(tmp_path / "out" / "a_probabilities.nii.gz")
+    np.testing.assert_allclose(np.moveaxis(stored.get_fdata(), -1, 0), np.mean(alone, axis=0), atol=1e-5)
+    np.testing.assert_allclose(stored.affine, affine)
+    variance = nib.nifti1.load(tmp_path / "out" / "a_variance.nii.gz")
+    np.testing.assert_allclose(variance.get_fdata(), np.var(alone, axis=0).mean(axis=0), atol=1e-5)
+    assert read_json(tmp_path / "out" / "manifest.json")["models"][2]["name"] == "fold5"
+
+
+def test_models_that_do_not_belong_together_are_refused(models: list[Path], tmp_path: Path):
+    other = write_model(tmp_path / "slices", 2, slice_axis=2)
+    with pytest.raises(SkipSegError, match=r"fold3 and .*slices cannot be averaged: they differ in patch_size"):
+        Predictor.load([models[0], other])
+
+
+def test_the_command_line_takes_several_models(models: list[Path], tmp_path: Path):
+    scan = write_volume(tmp_path / "a.nii.gz")
+    given = [part for model in models[:2] for part in ("--model", str(model))]
+    command = ["predict", *given, "--input", str(scan), "--output", str(tmp_path / "out"), "--backend", "torch"]
+    done = subprocess.run([sys.executable, "-m", "segmentation", *command], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{tmp_path / 'out' / 'a.nii.gz'}\n"
+    assert len(read_json(tmp_path / "out" / "manifest.json")["models"]) == 2
+
+
+def test_folders_are_mirrored(models: list[Path], tmp_path: Path):
+    write_volume(tmp_path / "in" / "ward" / "one" / "a.nii.gz")
+    write_series(tmp_path / "in" / "ward" / "two")
+    written = ask(models[0], tmp_path / "in", tmp_path / "out")
+    assert [path.relative_to(tmp_path / "out").as_posix() for path in written] == [
+        "ward/one/a.nii.gz",
+        "ward/two.nii.gz",
+    ]
+
+
+def test_without_an_output_masks_lie_beside_their_scans(models: list[Path], tmp_path: Path):
+    scan = write_volume(tmp_path / "in" / "a.nii.gz")
+    assert ask(models[0], tmp_path / "in", None) == [tmp_path / "in" / "a_mask.nii.gz"]
+    assert ask(models[0], tmp_path / "in", None) == []
+    assert ask(models[0], tmp_path / "in", None, overwrite=True) == [tmp_path / "in" / "a_mask.nii.gz"]
+    foreign = scan.with_name("b_mask.nii.gz")
+    foreign.write_bytes(b"drawn by hand")
+    write_volume(tmp_path / "in" / "b.nii.gz")
+    with pytest.raises(SkipSegError, match=r"b_mask.nii.gz stands beside the scan and is not ours"):
+        ask(models[0], tmp_path / "in", None)
+    assert foreign.read_bytes() == b"drawn by hand"
+
+
+def test_an_archive_is_segmented_once(models: list[Path], tmp_path: Path):
+    scan = write_volume(tmp_path / "a.nii.gz")
+    with zipfile.ZipFile(tmp_path / "study.zip", "w") as archive:
+        archive.write(scan, "deep/er/a.nii.gz")
+        for slice_file in write_series(tmp_path / "series").iterdir():
+            archive.write(slice_file, f"ct/{slice_file.name}")
+    written = ask(models[0], tmp_path / "study.zip", tmp_path / "out")
+    assert [path.relative_to(tmp_path / "out").as_posix() for path in written] == ["ct.nii.gz", "deep/er/a.nii.gz"]
+    assert ask(models[0], tmp_path / "study.zip", tmp_path / "out") == []
+    np.testing.assert_array_equal(read_label_map(written[1]).array[0], Predictor.load(models[0])(read_scan(scan)))
+
+
+def test_a_dicom_folder_of_several_series_is_never_guessed(models: list[Path], tmp_path: Path):
+    for name in ("first", "second"):
+        for file in write_series(tmp_path / name, slices=5 if name == "first" else 7).iterdir():
+            (tmp_path / "in").mkdir(exist_ok=True)
+            shutil.copy(file, tmp_path / "in" / f"{name}{file.name}")
+    with pytest.raises(SkipSegError, match="2 series"):
+        ask(models[0], tmp_path / "in", tmp_path / "out")
+    assert len(ask(models[0], tmp_path / "in", tmp_path / "all", series="all")) == 2
+    largest = ask(models[0], tmp_path / "in", tmp_path / "largest", series="largest")
+    assert read_label_map(largest[0]).spatial_shape[2] == 7
+
+
+@pytest.mark.parametrize("ending", ["dcm", "labelmap.dcm"])
+def test_a_dicom_segmentation_lies_on_its_series(models: list[Path], tmp_path: Path, ending: str):
+    pytest.importorskip("highdicom")
+    study = write_series(tmp_path / "ct")
+    written = ask(models[0], study, tmp_path / "out", format=ending)
+    scan = read_scan(study)
+    read, _ = read_dicom_seg(written[0], like=scan)
+    expected = Predictor.load(models[0])(scan)
+    assert expected.any()
+    np.testing.assert_array_equal(read.array[0], expected)
+
+
+def test_a_dicom_segmentation_needs_a_series(models: list[Path], tmp_path: Path):
+    with pytest.raises(SkipSegError, match="no DICOM series, to which a DICOM SEG would refer"):
+        ask(models[0], write_volume(tmp_path / "a.nii.gz"), tmp_path / "out", format="dcm")
+
+
+def test_maps_of_a_picture_are_one_file_a_class(tmp_path: Path):
+    model = write_model(tmp_path / "model", 2, channels=3)
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (31, 23, 3)).astype(np.uint8)).save(
+        tmp_path / "in" / "a.png"
+    )
+    ask(model, tmp_path / "in", tmp_path / "out", probabilities=True, uncertainty=True)
+    maps = ["a_entropy.tif", "a_probabilities_background.tif", "a_probabilities_bright.tif"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", *maps, "manifest.json"]
+    background, bright = (np.asarray(Image.open(tmp_path / "out" / name)) for name in maps[1:])
+    np.testing.assert_allclose(background + bright, 1, atol=1e-5)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "a.png")), bright > background)
+
+
+def test_the_manifest_tells_volumes_times_and_failures_and_no_path(models: list[Path], tmp_path: Path):
+    write_volume(tmp_path / "in" / "a.nii.gz")
+    (tmp_path / "in" / "b.nii.gz").write_bytes(b"torn")
+    with pytest.raises(SkipSegError, match="1 of 2 scans are segmented"):
+        ask(models[0], tmp_path / "in", tmp_path / "out")
+    text = (tmp_path / "out" / "manifest.json").read_text()
+    assert str(tmp_path) not in text
+    cases = json.loads(text)["cases"]
+    mask = read_label_map(tmp_path / "out" / "a.nii.gz")
+    assert cases["a"]["voxels"] == {"bright": int(mask.array.sum())}
+    assert cases["a"]["volume_ml"]["bright"] == pytest.approx(
+        mask.array.sum() * np.prod(mask.spacing_mm) / 1000, rel=1e-3
+    )
+    assert set(cases["a"]["seconds"]) == {"read", "compute", "write"}
+    assert "cannot be read as NIfTI" in cases["b"]["error"]
+
+
+def test_a_header_that_asks_for_a_huge_grid_is_refused(models: list[Path], tmp_path: Path):
+    image = nib.Nifti1Image(np.zeros((20, 20, 20), np.float32), np.diag([5e3, 5e3, 5e3, 1]))
+    image.to_filename(tmp_path / "a.nii.gz")
+    before = time.perf_counter()
+    with pytest.raises(SkipSegError, match="is its header right"):
+        ask(models[0], tmp_path / "a.nii.gz", tmp_path / "out")
+    assert time.perf_counter() - before < 20
+
+
+def test_a_fault_of_ours_in_one_scan_does_not_stop_the_others(models: list[Path], tmp_path: Path, monkeypatch):
+    for name in "ab":
+        write_volume(tmp_path / "in" / f"{name}.nii.gz", seed=ord(name))
+    segment = Predictor.segment
+
+    def broken(self, scan, *rest):
+        if scan.source == "a.nii.gz":
+            raise ZeroDivisionError("a bug")
+        return segment(self, scan, *rest)
+
+    monkeypatch.setattr(Predictor, "segment", broken)
+    with pytest.raises(SkipSegError, match="not segmented: a: internal error, ZeroDivisionError: a bug"):
+        ask(models[0], tmp_path / "in", tmp_path / "out")
+    assert (tmp_path / "out" / "b.nii.gz").exists()

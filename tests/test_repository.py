@@ -89,7 +89,9 @@ def test_every_bound_has_a_reason():
 def test_dependencies_are_what_the_code_imports():
     imported = set(imported_distributions(MODULES))
     declared = {canonicalize_name(each.name) for each in requirements()}
-    optional = {canonicalize_name(each.name) for each in requirements("dicom", "export", "cluster", "ui", "track")} - declared
+    optional = {
+        canonicalize_name(each.name) for each in requirements("dicom", "export", "cluster", "ui", "track")
+    } - declared
     assert imported - optional == declared - NOT_IMPORTED
 
 

@@ -62,7 +62,7 @@ class PlaneResampler:
     """
 
     def __init__(self, old: Sequence[int], new: Sequence[int]) -> None:
-        self._along = axis_weights(old[0], new[0])
+        self._along: Any = axis_weights(old[0], new[0])  # scipy's stubs do not know its parts
         self._inside = [None if o == n else axis_weights(o, n) for o, n in zip(old[1:], new[1:], strict=True)]
         self._held: deque[NDArray[np.float32]] = deque()
         self._first = 0  # index of the first plane held

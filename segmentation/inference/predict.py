@@ -207,10 +207,13 @@ class _Pipeline:
 
     def _extras(self) -> list[Extra]:
         """Maps wanted beside the mask."""
-        extras: list[Extra] = ["probabilities"] if self.settings.probabilities else []
-        if self.settings.uncertainty:
-            extras += ["entropy", "variance"] if len(self.predictor.backends) > 1 else ["entropy"]
-        return extras
+        several = len(self.predictor.backends) > 1
+        wanted: dict[Extra, bool] = {
+            "probabilities": self.settings.probabilities,
+            "entropy": self.settings.uncertainty,
+            "variance": self.settings.uncertainty and several,
+        }
+        return [name for name, is_wanted in wanted.items() if is_wanted]
 
     def _write(self, case: _Case) -> None:
         """Write the mask and its companions, and let their memory go."""

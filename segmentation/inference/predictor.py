@@ -205,7 +205,9 @@ class Predictor:
             space.release()
         label_map = to_scan_frame(decided, scan, axis)
         finished = apply_steps(label_map, self.steps, scan.spacing_mm, space) if self.steps else label_map
-        extra_maps = {name: to_scan_frame(values, scan, axis) for name, values in maps.items()}
+        extra_maps: dict[Extra, NDArray[Any]] = {
+            name: to_scan_frame(values, scan, axis) for name, values in maps.items()
+        }
         return Segmentation(finished, extra_maps, slide.count)
 
     def _cut(self, image: NDArray[np.float32]) -> Cut:

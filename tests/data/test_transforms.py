@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from segmentation.data.preprocessing import Normalisation, Preprocessing
 from segmentation.data.planes import PlaneResampler, axis_weights, resample
+from segmentation.data.preprocessing import Normalisation, Preprocessing
 from segmentation.data.transforms import (
     canonical_zeros,
     plane_axis,

@@ -22,7 +22,7 @@ from segmentation import __version__
 EXTRAS = {
     "dicom": "masks as DICOM SEG, and compressed DICOM series",
     "export": "prediction on a CPU several times as fast, and models as ONNX and OpenVINO files",
-    "cluster": "coming: studies on several machines, by Ray or SLURM",
+    "cluster": "studies on several machines, by Ray",
     "ui": "coming: a web page that segments scans",
     "track": "coming: training curves in TensorBoard",
 }

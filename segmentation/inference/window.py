@@ -8,6 +8,7 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -180,20 +181,28 @@ class SlidingWindow:
 
     def _computed(self, cut: Cut, places: Sequence[Place]) -> Iterator[tuple[Place, NDArray[np.float32]]]:
         """Yield each place and its probabilities, shape ``(K, *S)`` of the window, in order."""
-        for some in _batched(iter(places), self.batch_size):
-            windows = [cut(place) for place in some]
-            keys = [_constant_content(window) for window in windows]
-            unknown = [index for index, key in enumerate(keys) if key not in self._known]
-            found: dict[int, NDArray[np.float32]] = {}
-            if unknown:
-                found = dict(zip(unknown, self.network(np.stack([windows[index] for index in unknown])), strict=True))
-            self.count.computed += len(unknown)
-            self.count.known += len(some) - len(unknown)
-            for index, (place, key) in enumerate(zip(some, keys, strict=True)):
-                if key is not None and key not in self._known and len(self._known) < KNOWN_WINDOWS:
-                    self._known[key] = found[index]
-                yield place, found[index] if index in found else self._known[keys[index]]
-            self.after_windows()
+        with ThreadPoolExecutor(1) as ahead:  # the next windows are computed while these are blended
+            batches = ((some, ahead.submit(self._found, cut, some)) for some in _batched(iter(places), self.batch_size))
+            pending = next(batches, None)
+            while pending is not None:
+                (some, found), pending = pending, next(batches, None)
+                yield from zip(some, found.result(), strict=True)
+                self.after_windows()
+
+    def _found(self, cut: Cut, places: Sequence[Place]) -> list[NDArray[np.float32]]:
+        """Probabilities of windows, shape ``(K, *S)`` each: computed, or known from one of the same content."""
+        windows = [cut(place) for place in places]
+        keys = [_constant_content(window) for window in windows]
+        unknown = [index for index, key in enumerate(keys) if key not in self._known]
+        found: dict[int, NDArray[np.float32]] = {}
+        if unknown:
+            found = dict(zip(unknown, self.network(np.stack([windows[index] for index in unknown])), strict=True))
+        self.count.computed += len(unknown)
+        self.count.known += len(places) - len(unknown)
+        for index, values in found.items():
+            if keys[index] is not None and len(self._known) < KNOWN_WINDOWS:
+                self._known[keys[index]] = values
+        return [found[index] if index in found else self._known[key] for index, key in enumerate(keys)]
 
 
 def _window_size(window: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:

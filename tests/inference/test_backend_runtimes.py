@@ -86,7 +86,7 @@ def test_summing_in_steps_is_the_same_normalisation(tmp_path: Path, dims: int):
 
 
 def test_summing_in_steps_keeps_a_large_map_exact(norm: Path):
-    x = np.random.default_rng(0).uniform(1, 2, (1, 1, 128, 128, 96)).astype(np.float32)
+    x = np.exp(1.5 * np.random.default_rng(0).normal(size=(1, 1, 128, 128, 96))).astype(np.float32)
     exact = normalised(x)
 
     def error(steps: bool) -> float:
@@ -99,8 +99,8 @@ def test_summing_in_steps_keeps_a_large_map_exact(norm: Path):
         found = openvino.Core().compile_model(model, "CPU", options)(x)[0]
         return float(np.abs(found - exact).max())
 
-    assert error(steps=True) < 2e-5
-    assert error(steps=False) > 5 * error(steps=True)
+    assert error(steps=True) < 1e-4
+    assert error(steps=False) > 10 * error(steps=True)
 
 
 def test_a_window_below_the_pooling_is_refused_by_openvino(tmp_path: Path):

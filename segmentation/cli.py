@@ -174,7 +174,7 @@ def _join_lists(given: Sequence[str], name: str, separator: str = "") -> list[st
     while (at := next((i for i, part in enumerate(rest) if part.partition("=")[0] == f"--{name}"), None)) is not None:
         _, equals, value = rest.pop(at).partition("=")
         value = value if equals else rest.pop(at) if at < len(rest) else ""
-        words += value.strip("[]").split(separator) if separator else [value]
+        words += [word.strip() for word in value.strip("[]").split(separator)] if separator else [value]
     return [*rest, f"--{name}={json.dumps(words)}"] if words else rest
 
 

@@ -195,7 +195,7 @@ class Predictor:
         planes = slide.planes(self._cut(image), image.shape[1:], across)
         prepared = self.preprocessing.prepared_shape(scan)
         for index, plane in enumerate(restore_planes(planes, prepared, scan, self.preprocessing)):
-            each = plane.reshape(members, classes, *plane.shape[1:])
+            each = plane.reshape(members, -1, *plane.shape[1:])
             mean = each[0] if members == 1 else each.mean(axis=0)
             _most_probable(mean, out=decided[index])
             for name, values in maps.items():

@@ -89,6 +89,7 @@ class ProbeContext:
         settings: Its frozen settings.
         options: Settings of the probes: number of batches and cases, seed.
         architecture: What rebuilds the network.
+        trained: The network at the end of the run.
         predictor: The run's way from a scan to a label map.
         dataset: The labelled cases.
         train_cases, val_cases: Both sides of the fold.
@@ -100,6 +101,7 @@ class ProbeContext:
     settings: TrainSettings
     options: ProbeSettings
     architecture: Architecture
+    trained: UNet
     predictor: Predictor
     dataset: Dataset
     train_cases: Sequence[Case]
@@ -122,6 +124,7 @@ class ProbeContext:
             job.settings,
             options,
             job.architecture,
+            load_model(folder).network.to(device),
             Predictor.load(folder, device=device, postprocess=False),
             job.dataset,
             job.cases(job.fold.train),
@@ -132,7 +135,7 @@ class ProbeContext:
     @cached_property
     def network(self) -> UNet:
         """The trained network, in evaluation mode; its parameters take gradients. Copy it before changing it."""
-        return load_model(self.folder).network.to(self.device).eval().requires_grad_(True)
+        return self.trained.eval().requires_grad_(True)
 
     def initial(self) -> UNet:
         """Build a network with the weights that the run started from, in evaluation mode."""

@@ -87,7 +87,7 @@ def write_metaimage(
 
     Args:
         path: Target ending in .mha.
-        values: Shape ``(*S)``, or ``(K, *S)`` for several maps, which lie side by side at each place.
+        values: Of shape ``(*S)``, or ``(K, *S)`` for several maps, which lie side by side at each place.
         like: Scan whose frame the values share.
         dtype: Of the file, which holds every value.
         workspace: Where ``values`` lies.

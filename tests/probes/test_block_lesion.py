@@ -128,7 +128,7 @@ def test_probe_bypasses_every_branch_that_it_can(context: ProbeContext):
 
 def test_probe_measures_paths_where_there_are_short_skips(context: ProbeContext):
     residual = UNet(NetworkSettings(depth=2, width=4, short_skip="add"), 2, context.architecture.in_channels, 2)
-    result = probe(replace(context, predictor=replace(context.predictor, network=residual)))
+    result = probe(replace(context, trained=residual))
     assert len(result.values["paths"]["one_path"]) == 6
     assert len(result.figures) == 2
 
@@ -137,4 +137,4 @@ def test_probe_needs_a_branch(context: ProbeContext):
     settings = NetworkSettings(depth=2, width=4, convs=1)
     bare = UNet(settings, 2, context.architecture.in_channels, 2)
     with pytest.raises(NotMeasurableError, match="changes the number of channels"):
-        probe(replace(context, predictor=replace(context.predictor, network=bare)))
+        probe(replace(context, trained=bare))

@@ -13,6 +13,7 @@ from segmentation.ablation.cell import run_cell
 from segmentation.config import NetworkSettings, ProbeSettings, TrainSettings
 from segmentation.data.transforms import standardise
 from segmentation.inference.predictor import Predictor
+from segmentation.model.storage import load_model
 from segmentation.metrics.overlap import dice_per_class
 from segmentation.model.storage import Architecture
 from segmentation.plain import from_plain
@@ -23,7 +24,7 @@ from segmentation.training.losses import build_loss, deep_loss, network_loss
 
 
 def test_network_is_the_trained_one_and_takes_gradients(context, picture_run):
-    stored = Predictor.load(picture_run).network.state_dict()
+    stored = load_model(picture_run).network.state_dict()
     assert all(torch.equal(value, stored[name]) for name, value in context.network.state_dict().items())
     assert not context.network.training
     assert all(parameter.requires_grad for parameter in context.network.parameters())

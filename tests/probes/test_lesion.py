@@ -162,12 +162,12 @@ def test_what_is_called_a_change_is_negative_where_dice_is_lost(context: ProbeCo
 def test_a_placebo_is_named(context: ProbeContext):
     assert "placebo" not in placebo_note(context.network)
     network = UNet(NetworkSettings(depth=2, width=2, long_skip_placebo="noise"), 2, context.architecture.in_channels, 2)
-    stood_in = replace(context, predictor=replace(context.predictor, network=network.eval()))
+    stood_in = replace(context, trained=network.eval())
     for measure in (probe, shapley.probe):
         assert "carry the placebo noise" in measure(stood_in).note
 
 
 def test_probe_needs_a_long_skip(context: ProbeContext):
-    bare = replace(context, predictor=replace(context.predictor, network=build(long_skip="none")))
+    bare = replace(context, trained=build(long_skip="none"))
     with pytest.raises(NotMeasurableError, match="no long skip"):
         probe(bare)

@@ -92,4 +92,4 @@ def test_probe_shares_the_dice_of_all_skips_among_the_levels(context: ProbeConte
 def test_probe_needs_a_long_skip(context: ProbeContext):
     bare = UNet(NetworkSettings(depth=2, width=2, long_skip="none"), 2, 1, 2)
     with pytest.raises(NotMeasurableError, match="no long skip"):
-        probe(replace(context, predictor=replace(context.predictor, network=bare)))
+        probe(replace(context, trained=bare))

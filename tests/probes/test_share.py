@@ -127,4 +127,4 @@ def test_probe_reports_all_three(context: ProbeContext):
 @pytest.mark.parametrize("kind", ["none", "nested"])
 def test_probe_needs_a_join(context: ProbeContext, kind: Any):
     with pytest.raises(NotMeasurableError, match="no long skip of this network joins"):
-        probe(replace(context, predictor=replace(context.predictor, network=build(long_skip=kind))))
+        probe(replace(context, trained=build(long_skip=kind)))

@@ -13,9 +13,8 @@ from segmentation.ablation.cell import run_cell
 from segmentation.config import NetworkSettings, ProbeSettings, TrainSettings
 from segmentation.data.transforms import standardise
 from segmentation.inference.predictor import Predictor
-from segmentation.model.storage import load_model
 from segmentation.metrics.overlap import dice_per_class
-from segmentation.model.storage import Architecture
+from segmentation.model.storage import Architecture, load_model
 from segmentation.plain import from_plain
 from segmentation.probes.context import ProbeContext
 from segmentation.runs import read_csv, read_json, write_json, write_text

@@ -255,6 +255,7 @@ class _Pipeline:
             model_name=self.model_name,
             model_version=self.model_version,
             kind=kind,
+            codes=self.predictor.codes,
         )
 
 

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,6 +66,7 @@ class Predictor:
         steps: Post-processing.
         overlap: Share by which windows overlap, in [0, 1).
         batch_size: Windows computed at a time; ``None`` as many as the hardware has room for.
+        codes: Codes that the dataset gives for its classes, as for :func:`segmentation.scans.terms.term`.
     """
 
     backends: Sequence[Backend]
@@ -78,6 +79,7 @@ class Predictor:
     steps: Sequence[Step] = ()
     overlap: float = 0.5
     batch_size: int | None = None
+    codes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @classmethod
     def load(
@@ -123,6 +125,7 @@ class Predictor:
                 common_steps(abouts, chosen=postprocess),
                 overlap,
                 batch_size,
+                about.get("codes", {}),
             )
         except (KeyError, TypeError) as error:
             raise SkipSegError(f"{paths[0]}/model.json does not say how to predict ({error}); train anew") from None

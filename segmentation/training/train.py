@@ -181,6 +181,7 @@ def finish_run(folder: Path, job: Job, task: SegmentationTask, history: History)
         "preprocessing": job.preprocessing.to_plain(),
         "channel_names": list(job.dataset.channel_names),
         "labels": job.dataset.classes,
+        **({"codes": job.dataset.extra["codes"]} if "codes" in job.dataset.extra else {}),
         "patch_size": settings.data.patch_size,
         "flip_axes": settings.augment.flip_axes,
         "mirror": settings.mirror,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
@@ -19,6 +20,7 @@ from segmentation import SkipSegError
 from segmentation.config import PredictSettings
 from segmentation.inference.predict import predict
 from segmentation.inference.predictor import Predictor
+from segmentation.model.folder import write_description
 from segmentation.runs import read_json
 from segmentation.scans import read_label_map, read_scan
 from segmentation.scans.dicom_seg import read_dicom_seg
@@ -165,6 +167,16 @@ def test_a_dicom_segmentation_lies_on_its_series(models: list[Path], tmp_path: P
     expected = Predictor.load(models[0])(scan)
     assert expected.any()
     np.testing.assert_array_equal(read.array[0], expected)
+
+
+def test_codes_of_the_dataset_reach_the_segmentation(tmp_path: Path):
+    pytest.importorskip("highdicom")
+    model = write_model(tmp_path / "model", 3)
+    given = {"value": "68594002", "scheme": "SCT", "meaning": "Hippocampus", "category": "organ"}
+    write_description(model, read_json(model / "model.json") | {"codes": {"bright": given}})
+    written = ask(model, write_series(tmp_path / "ct"), tmp_path / "out", format="dcm")
+    (segment,) = pydicom.dcmread(written[0]).SegmentSequence
+    assert segment.SegmentedPropertyTypeCodeSequence[0].CodeValue == "68594002"
 
 
 def test_a_dicom_segmentation_needs_a_series(models: list[Path], tmp_path: Path):

@@ -71,7 +71,7 @@ def _run(command: Command, settings: Any) -> int:
     except KeyboardInterrupt:
         return _complain(
             "interrupted; give the same command again: "
-            "prepare, train, probe, ablate and suite continue where they stopped",
+            "prepare, train, predict, probe, ablate and suite continue where they stopped",
             1,
         )
     except BrokenPipeError:
@@ -147,7 +147,7 @@ def parse(name: str, arguments: Sequence[str]) -> Any:
     for index, field in enumerate(command.positional):
         if index < len(given) and not given[index].startswith("-"):
             given[index] = f"--{field}={given[index]}"
-    given = _join_lists(given, "kind", ",")
+    given = _join_lists(_join_lists(given, "kind", ","), "repair", ",")
     if name == "predict":
         given = _join_lists(given, "model")
     try:

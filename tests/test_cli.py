@@ -162,7 +162,7 @@ def test_status_is_the_commands(stub, capsys, status):
         (
             KeyboardInterrupt(),
             "interrupted; give the same command again: "
-            "prepare, train, probe, ablate and suite continue where they stopped",
+            "prepare, train, predict, probe, ablate and suite continue where they stopped",
         ),
         (OSError(errno.ENOSPC, "No space left on device", "runs/a"), "No space left on device: runs/a"),
         (OSError("odd"), "odd"),

@@ -26,7 +26,7 @@ ARCHIVE_BYTES = 256 << 30
 ARCHIVE_MEMBERS = 200_000
 """Members that a zip archive may have."""
 
-_OURS = re.compile(r".*_(mask|entropy|variance|probabilities(_.+)?)")
+_OURS = re.compile(r".*_(mask(\.seg)?|entropy|variance|probabilities(_.+)?)")
 """Names, without their ending, of results that lie beside scans."""
 
 _SAME = {".nii": ".nii.gz", ".tiff": ".tif", ".bmp": ".png", ".jpg": ".png", ".jpeg": ".png"}

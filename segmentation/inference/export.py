@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 CARD = "README.md"
 _HOW_TORCH = """This folder is a model of SkipSeg, complete as it lies here:
 
-    skipseg predict --model THIS_FOLDER SCANS --output MASKS"""
+    skipseg predict --model THIS_FOLDER --input SCANS --output MASKS"""
 _HOW_OPENVINO = """OpenVINO reads model.xml and model.bin: from prepared images in [0, 1], axes batch, channel, space,
 to probabilities of the classes, in fp32 and for any size. How a scan is prepared stands in model.json."""
 

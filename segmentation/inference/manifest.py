@@ -64,7 +64,7 @@ class Manifest:
         return self.content["cases"].get(name, {}).get("state") == "done"
 
     def record(self, name: str, source: str, state: str, **facts: Any) -> None:
-        """Keep what became of a case.
+        """Keep what became of a case, and remove files that it had before and has no more.
 
         Args:
             name: Of the case.
@@ -72,6 +72,11 @@ class Manifest:
             state: ``"done"`` or ``"failed"``.
             **facts: Plain data.
         """
+        before = self.content["cases"].get(name, {}).get("files", {})
+        for file in (
+            before.keys() - facts.get("files", {}).keys()
+        ):  # maps of another model would be taken for this one's
+            (self.path.parent / file).unlink(missing_ok=True)
         self.content["cases"][name] = {"state": state, "identity": self.identity, "source": source, **facts}
         write_json(self.path, self.content)
 

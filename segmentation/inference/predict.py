@@ -60,8 +60,9 @@ def predict(settings: PredictSettings) -> Iterator[Path]:
             _Case(work, "" if work.problem else source_signature(work.paths), error=work.problem) for work in works
         ]
         todo = [case for case in cases if settings.overwrite or not manifest.is_done(case.work.name, case.source)]
-        if not todo:
-            log.warning("all %d scans were segmented before by this model; --overwrite true computes anew", len(works))
+        if len(todo) < len(works):
+            known = len(works) - len(todo)
+            log.warning("%d of %d scans were segmented before; --overwrite true computes them anew", known, len(works))
         for case in todo:
             case.known = manifest.holds(case.work.name)
         if any(case.error is None for case in todo):
@@ -174,6 +175,9 @@ class _Pipeline:
             case.error = f"internal error, {type(error).__name__}: {' '.join(str(error).split())}"
         if case.error is not None:
             case.scan = case.segmentation = None
+            for file in case.files:  # a mask whose maps could not be written is not left behind
+                file.unlink(missing_ok=True)
+            case.files = []
         case.seconds[name] = round(time.perf_counter() - started, 3)
         return case
 
@@ -221,13 +225,14 @@ class _Pipeline:
         assert scan is not None
         assert found is not None  # computed before, or the case has an error
         ending = mask_ending(work.paths, self.settings.format)
-        files = [work.target(ending)]
-        if work.suffix and not case.known and files[0].exists():
-            raise SkipSegError(f"{files[0].name} stands beside the scan and is not ours; move it, or give --output")
+        mask = work.target(ending)
+        if work.suffix and not case.known and mask.exists():
+            raise SkipSegError(f"{mask.name} stands beside the scan and is not ours; move it, or give --output")
+        case.files = files = [mask]
         if ending.endswith(".dcm"):
-            self._write_seg(files[0], found, scan, "labelmap" if ending.startswith(".labelmap") else "binary")
+            self._write_seg(mask, found, scan, "labelmap" if ending.startswith(".labelmap") else "binary")
         else:
-            write_label_map(files[0], found.label_map, scan, self.predictor.labels, workspace=self.space)
+            write_label_map(mask, found.label_map, scan, self.predictor.labels, workspace=self.space)
         names = list(self.predictor.labels)
         for extra, values in found.extras.items():
             parts = (
@@ -238,7 +243,6 @@ class _Pipeline:
             for suffix, part in parts.items():
                 files.append(work.target(map_ending(ending), suffix))
                 write_map(files[-1], part, scan, names if part.ndim > scan.spatial_dims else (), workspace=self.space)
-        case.files = files
         case.scan = case.segmentation = None
 
     def _write_seg(self, path: Path, found: Segmentation, scan: Scan, kind: Kind) -> None:
@@ -267,7 +271,7 @@ def map_ending(mask: str) -> str:
         ['.tif', '.nrrd', '.nii.gz', '.mha']
     """
     if mask.endswith((".nrrd", ".mha")):
-        return Path(mask).suffix
+        return "." + mask.rpartition(".")[2]
     return ".tif" if mask in (".png", ".tif") else ".nii.gz"
 
 

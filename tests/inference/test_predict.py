@@ -43,7 +43,7 @@ def test_nothing_is_segmented_twice(models: list[Path], tmp_path: Path, caplog: 
     assert len(ask(models[0], tmp_path / "scans", tmp_path / "masks")) == 3
     first = modified(tmp_path / "masks")
     assert ask(models[0], tmp_path / "scans", tmp_path / "masks") == []
-    assert "all 3 scans were segmented before" in caplog.text
+    assert "3 of 3 scans were segmented before" in caplog.text
     assert modified(tmp_path / "masks") == first
     write_volume(scans[1], seed=9)
     write_volume(tmp_path / "scans" / "new.nii.gz", seed=7)
@@ -238,3 +238,30 @@ def test_a_fault_of_ours_in_one_scan_does_not_stop_the_others(models: list[Path]
     with pytest.raises(SkipSegError, match="not segmented: a: internal error, ZeroDivisionError: a bug"):
         ask(models[0], tmp_path / "in", tmp_path / "out")
     assert (tmp_path / "out" / "b.nii.gz").exists()
+
+
+@pytest.mark.parametrize("wanted", ["nii.gz", "nrrd", "seg.nrrd", "mha"])
+def test_results_beside_the_scans_are_never_taken_for_scans(models: list[Path], tmp_path: Path, wanted: str):
+    write_volume(tmp_path / "in" / "a.nii.gz")
+    ask(models[0], tmp_path / "in", None, format=wanted, probabilities=True, uncertainty=True)
+    before = {path.name for path in (tmp_path / "in").iterdir()}
+    assert len(before) == 5
+    assert ask(models[0], tmp_path / "in", None, format=wanted, probabilities=True, uncertainty=True) == []
+    assert {path.name for path in (tmp_path / "in").iterdir()} == before
+
+
+def test_maps_of_another_model_do_not_stay(models: list[Path], tmp_path: Path):
+    write_volume(tmp_path / "in" / "a.nii.gz")
+    ask(models[:2], tmp_path / "in", tmp_path / "out", uncertainty=True)
+    ask(models[0], tmp_path / "in", tmp_path / "out", format="mha")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.mha", "manifest.json"]
+
+
+def test_a_mask_without_its_maps_is_not_left_behind(models: list[Path], tmp_path: Path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", "a_entropy.nii.gz")
+
+    monkeypatch.setattr("segmentation.inference.predict.write_map", full)
+    with pytest.raises(SkipSegError, match="No space left on device"):
+        ask(models[0], write_volume(tmp_path / "a.nii.gz"), tmp_path / "out", uncertainty=True)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["manifest.json"]

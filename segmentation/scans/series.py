@@ -15,7 +15,7 @@ import numpy as np
 import pydicom
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.misc import is_dicom
 from pydicom.uid import UID
 
@@ -32,6 +32,9 @@ _NUMBERS = [
     "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "ImagePositionPatient", "ImageOrientationPatient",
     "PixelSpacing", "SliceThickness", "RescaleSlope", "RescaleIntercept",
 ]  # fmt: skip
+
+
+_VECTORS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,7 @@ def one_line_errors(file: Path) -> Generator[None, None, None]:
         raise SkipSegError(f"{file.name} cannot be decompressed ({reason}); pip install python-gdcm") from None
     except (
         AttributeError,
+        BytesLengthException,
         EOFError,
         LookupError,
         NotImplementedError,
@@ -214,7 +218,8 @@ def _header(file: Path) -> Dataset:
         for element in header:  # decoded here, so that a damaged value is found beside its file name
             value = element.value
             if element.keyword in _NUMBERS and value not in (None, ""):
-                np.asarray(value, np.float64)
+                if np.size(np.asarray(value, np.float64)) > 1 and element.keyword not in _VECTORS:
+                    raise ValueError(f"{element.keyword} holds several numbers")
     return header
 
 

@@ -269,13 +269,15 @@ def write_volume(path: Path, seed: int = 0, shape=(19, 15, 9), value: float | No
 
 def write_series(folder: Path, slices: int = 5) -> Path:
     folder.mkdir(parents=True)
-    series, study, frame = (generate_uid() for _ in range(3))
+    series, study, frame = (generate_uid(entropy_srcs=[folder.name, what]) for what in ("series", "study", "frame"))
     for number in range(slices):
         image = Dataset()
         image.file_meta = FileMetaDataset()
         image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID = CTImageStorage
-        image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID = generate_uid()
+        image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID = generate_uid(
+            entropy_srcs=[series, str(number)]
+        )
         image.SeriesInstanceUID, image.Modality, image.PatientName = series, "CT", "Nobody"
         image.StudyInstanceUID, image.FrameOfReferenceUID = study, frame
         image.ImagePositionPatient, image.ImageOrientationPatient = [0, 0, 2 * number], [1, 0, 0, 0, 1, 0]

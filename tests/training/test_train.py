@@ -300,7 +300,7 @@ def test_interrupt_is_an_interrupt_and_not_lightnings_exit(finished, pictures, t
 
         def interrupted(task, batch, index):
             if task.global_step == 3:
-                signal.raise_signal(asked)
+                signal.getsignal(asked)(asked, None)  # the slow tests send real ones, to processes of their own
             return real(task, batch, index)
 
         patch.setattr(SegmentationTask, "training_step", interrupted)

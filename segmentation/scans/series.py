@@ -217,9 +217,9 @@ def _header(file: Path) -> Dataset:
         header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=[*_TEXTS, *_NUMBERS])
         for element in header:  # decoded here, so that a damaged value is found beside its file name
             value = element.value
-            if element.keyword in _NUMBERS and value not in (None, ""):
-                if np.size(np.asarray(value, np.float64)) > 1 and element.keyword not in _VECTORS:
-                    raise ValueError(f"{element.keyword} holds several numbers")
+            numbers = np.asarray(value, np.float64) if element.keyword in _NUMBERS and value not in (None, "") else 0
+            if np.size(numbers) > 1 and element.keyword not in _VECTORS:
+                raise ValueError(f"{element.keyword} holds several numbers")
     return header
 
 

@@ -112,6 +112,16 @@ class Preprocessing:
         return len(self.normalisation) * (1 + 2 * self.context_slices)
 
     @property
+    def channel_means(self) -> list[float]:
+        """Mean of each input channel of the network, which is taken off first."""
+        return [entry.mean for entry in self.normalisation] * (1 + 2 * self.context_slices)
+
+    @property
+    def channel_stds(self) -> list[float]:
+        """Standard deviation of each input channel of the network, by which it is divided."""
+        return [entry.std for entry in self.normalisation] * (1 + 2 * self.context_slices)
+
+    @property
     def array_spacing_mm(self) -> tuple[float, ...]:
         """Spacing of the prepared array's axes, which start with the slice axis if there is one."""
         return self._front(self.spacing_mm)

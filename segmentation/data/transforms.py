@@ -188,8 +188,7 @@ def stack_context(
 
 def standardise(images: "Tensor", preprocessing: Preprocessing) -> "Tensor":
     """Centre and scale images in [0, 1], shape ``(B, C, *S)`` with C network channels, by the dataset's statistics."""
-    repeats = 1 + 2 * preprocessing.context_slices
     shape = (1, -1) + (1,) * (images.ndim - 2)
-    mean = images.new_tensor([n.mean for n in preprocessing.normalisation] * repeats).view(shape)
-    std = images.new_tensor([n.std for n in preprocessing.normalisation] * repeats).view(shape)
+    mean = images.new_tensor(preprocessing.channel_means).view(shape)
+    std = images.new_tensor(preprocessing.channel_stds).view(shape)
     return (images - mean) / std

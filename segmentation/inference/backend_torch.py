@@ -35,10 +35,9 @@ class Classifier(nn.Module):
     def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.network = network
-        channels = preprocessing.normalisation * (1 + 2 * preprocessing.context_slices)
         shape = (1, -1) + (1,) * preprocessing.dims
-        self.register_buffer("mean", torch.tensor([channel.mean for channel in channels]).view(shape))
-        self.register_buffer("std", torch.tensor([channel.std for channel in channels]).view(shape))
+        self.register_buffer("mean", torch.tensor(preprocessing.channel_means).view(shape))
+        self.register_buffer("std", torch.tensor(preprocessing.channel_stds).view(shape))
 
     def forward(self, images: Tensor) -> Tensor:
         """Map intensities in [0, 1], shape ``(B, C, *S)``, to probabilities of shape ``(B, K, *S)``."""
@@ -84,8 +83,7 @@ class TorchBackend:
         Raises:
             SkipSegError: If the folder holds no readable model, or there is no CUDA device though one is asked for.
         """
-        if device == "cuda" and not torch.cuda.is_available():
-            raise SkipSegError("device cuda was asked for, but PyTorch finds no CUDA device; run `skipseg doctor`")
+        resolve_device(device)
         stored = load_model(folder)
         classifier = Classifier(stored.network, preprocessing_of(folder, stored.description))
         architecture = Architecture.from_plain(stored.description["architecture"])

@@ -131,7 +131,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         raise SkipSegError(f"{path} does not exist; name another with --fold or --checkpoint")
-    # NumPy before 2 wrote its module as numpy.core.
+    # NumPy before 2 wrote its module as numpy.core. The function is private, but it is the one that pickles name.
     scalar = np._core.multiarray.scalar  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
     numbers: list[Any] = [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype]
     numbers += [getattr(np.dtypes, f"{number}DType") for number in _NUMBERS]

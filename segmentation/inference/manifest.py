@@ -5,7 +5,7 @@ computed again.
 """
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -60,25 +60,40 @@ class Manifest:
         return same and all(_size(self.path.parent / file) == size for file, size in case["files"].items())
 
     def holds(self, name: str) -> bool:
-        """Tell whether a case was segmented before, in whatever way."""
-        return self.content["cases"].get(name, {}).get("state") == "done"
+        """Tell whether a mask of a case is ours: it is recorded, or an interruption kept it from being."""
+        case = self.content["cases"].get(name, {})
+        return case.get("state") == "begun" or bool(case.get("files"))
+
+    def begin(self, names: Sequence[str]) -> None:
+        """Keep that cases are about to be segmented that have no mask yet."""
+        for name in names:
+            if not self.holds(name):
+                self.content["cases"][name] = {"state": "begun", "files": {}}
+        write_json(self.path, self.content)
 
     def record(self, name: str, source: str, state: str, **facts: Any) -> None:
-        """Keep what became of a case, and remove files that it had before and has no more.
+        """Keep what became of a case; after a new success, files that it had before and has no more are removed.
 
         Args:
             name: Of the case.
             source: As of :func:`source_signature`.
             state: ``"done"`` or ``"failed"``.
-            **facts: Plain data.
+            **facts: Plain data; ``files`` is the size of each file by its path below the manifest.
         """
         before = self.content["cases"].get(name, {}).get("files", {})
-        for file in (
-            before.keys() - facts.get("files", {}).keys()
-        ):  # maps of another model would be taken for this one's
-            (self.path.parent / file).unlink(missing_ok=True)
+        if state == "done":
+            self._remove(before.keys() - facts["files"].keys())
+        else:
+            facts["files"] = before  # what stood stays
         self.content["cases"][name] = {"state": state, "identity": self.identity, "source": source, **facts}
         write_json(self.path, self.content)
+
+    def _remove(self, files: Iterable[str]) -> None:
+        """Remove files below the manifest's folder: maps of another model would be taken for this one's."""
+        folder = self.path.parent
+        for file in files:
+            if (folder / file).resolve().is_relative_to(folder.resolve()):
+                (folder / file).unlink(missing_ok=True)
 
 
 def source_signature(paths: Sequence[Path]) -> str:

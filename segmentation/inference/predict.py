@@ -68,6 +68,7 @@ def predict(settings: PredictSettings) -> Iterator[Path]:
         if any(case.error is None for case in todo):
             predictor.warm_up()
             works[0].root.mkdir(parents=True, exist_ok=True)
+            manifest.begin([case.work.name for case in todo if not (case.error or _mask(case.work, settings).exists())])
         space = Workspace(room_for_arrays(settings.memory), works[0].root)
         failed: list[str] = []
         for case in _Pipeline(settings, predictor, space, manifest.content["models"]).run(todo):
@@ -224,15 +225,15 @@ class _Pipeline:
         scan, found, work = case.scan, case.segmentation, case.work
         assert scan is not None
         assert found is not None  # computed before, or the case has an error
+        mask = _mask(work, self.settings)
         ending = mask_ending(work.paths, self.settings.format)
-        mask = work.target(ending)
         if work.suffix and not case.known and mask.exists():
             raise SkipSegError(f"{mask.name} stands beside the scan and is not ours; move it, or give --output")
-        case.files = files = [mask]
         if ending.endswith(".dcm"):
             self._write_seg(mask, found, scan, "labelmap" if ending.startswith(".labelmap") else "binary")
         else:
             write_label_map(mask, found.label_map, scan, self.predictor.labels, workspace=self.space)
+        case.files.append(mask)
         names = list(self.predictor.labels)
         for extra, values in found.extras.items():
             parts = (
@@ -241,8 +242,9 @@ class _Pipeline:
                 else {f"{extra}_{name}": values[index] for index, name in enumerate(names)}
             )
             for suffix, part in parts.items():
-                files.append(work.target(map_ending(ending), suffix))
-                write_map(files[-1], part, scan, names if part.ndim > scan.spatial_dims else (), workspace=self.space)
+                path = work.target(map_ending(ending), suffix)
+                write_map(path, part, scan, names if part.ndim > scan.spatial_dims else (), workspace=self.space)
+                case.files.append(path)
         case.scan = case.segmentation = None
 
     def _write_seg(self, path: Path, found: Segmentation, scan: Scan, kind: Kind) -> None:
@@ -261,6 +263,11 @@ class _Pipeline:
             kind=kind,
             codes=self.predictor.codes,
         )
+
+
+def _mask(work: Work, settings: PredictSettings) -> Path:
+    """Path of the mask of a scan."""
+    return work.target(mask_ending(work.paths, settings.format))
 
 
 def map_ending(mask: str) -> str:

@@ -27,7 +27,7 @@ _DAMAGE = (
     zipfile.BadZipFile,
     EOFError,
     LookupError,
-    NotImplementedError,
+    NotImplementedError,  # zipfile's for a compression that it does not know
     OverflowError,
     RuntimeError,
     UnicodeError,

@@ -175,7 +175,7 @@ def one_line_errors(file: Path) -> Generator[None, None, None]:
         BytesLengthException,
         EOFError,
         LookupError,
-        NotImplementedError,
+        NotImplementedError,  # pydicom's for a value representation that it does not know
         OSError,
         TypeError,
         ValueError,

@@ -70,3 +70,13 @@ def test_a_signature_follows_names_sizes_and_times(tmp_path: Path):
     second = source_signature([tmp_path / "series"])
     file.rename(file.with_name("2.dcm"))
     assert len({first, second, source_signature([tmp_path / "series"])}) == 3
+
+
+def test_no_file_outside_the_folder_is_ever_removed(tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    manifest = written(tmp_path / "out")
+    (tmp_path / "else.nii.gz").write_bytes(b"not ours")
+    manifest.content["cases"]["a"]["files"]["../else.nii.gz"] = 8
+    manifest.record("a", "source", "done", files={})
+    assert (tmp_path / "else.nii.gz").exists()
+    assert not (tmp_path / "out" / "a.nii.gz").exists()

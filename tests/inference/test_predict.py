@@ -18,6 +18,7 @@ from PIL import Image
 
 from segmentation import SkipSegError
 from segmentation.config import PredictSettings
+from segmentation.inference.manifest import Manifest
 from segmentation.inference.predict import predict
 from segmentation.inference.predictor import Predictor
 from segmentation.model.folder import write_description
@@ -65,7 +66,8 @@ def test_a_killed_prediction_goes_on_where_it_stopped(models: list[Path], tmp_pa
     standing = [path for path in (tmp_path / "masks").iterdir() if path.suffix == ".gz"]
     assert 1 <= len(standing) < 12
     assert not [path for path in (tmp_path / "masks").iterdir() if path.stat().st_size > 10**6], "no spilled memory"
-    done = read_json(tmp_path / "masks" / "manifest.json")["cases"]
+    cases = read_json(tmp_path / "masks" / "manifest.json")["cases"]
+    done = [name for name, case in cases.items() if case["state"] == "done"]
     rest = ask(models[0], tmp_path / "scans", tmp_path / "masks")
     assert len(rest) == 12 - len(done)
     predictor = Predictor.load(models[0])
@@ -159,7 +161,6 @@ def test_a_dicom_folder_of_several_series_is_never_guessed(models: list[Path], t
 
 @pytest.mark.parametrize("ending", ["dcm", "labelmap.dcm"])
 def test_a_dicom_segmentation_lies_on_its_series(models: list[Path], tmp_path: Path, ending: str):
-    pytest.importorskip("highdicom")
     study = write_series(tmp_path / "ct")
     written = ask(models[0], study, tmp_path / "out", format=ending)
     scan = read_scan(study)
@@ -170,7 +171,6 @@ def test_a_dicom_segmentation_lies_on_its_series(models: list[Path], tmp_path: P
 
 
 def test_codes_of_the_dataset_reach_the_segmentation(tmp_path: Path):
-    pytest.importorskip("highdicom")
     model = write_model(tmp_path / "model", 3)
     given = {"value": "68594002", "scheme": "SCT", "meaning": "Hippocampus", "category": "organ"}
     write_description(model, read_json(model / "model.json") | {"codes": {"bright": given}})
@@ -265,3 +265,41 @@ def test_a_mask_without_its_maps_is_not_left_behind(models: list[Path], tmp_path
     with pytest.raises(SkipSegError, match="No space left on device"):
         ask(models[0], write_volume(tmp_path / "a.nii.gz"), tmp_path / "out", uncertainty=True)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["manifest.json"]
+
+
+def test_an_interrupt_between_mask_and_manifest_does_not_make_the_mask_a_strangers(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    write_volume(tmp_path / "in" / "a.nii.gz")
+    with monkeypatch.context() as patch:
+        patch.setattr(Manifest, "record", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            ask(models[0], tmp_path / "in", None)
+    assert (tmp_path / "in" / "a_mask.nii.gz").exists()
+    assert [path.name for path in ask(models[0], tmp_path / "in", None)] == ["a_mask.nii.gz"]
+
+
+def test_a_failed_repetition_keeps_what_stood(models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", "a.nii.gz")
+
+    scan = write_volume(tmp_path / "in" / "a.nii.gz")
+    (mask,) = ask(models[0], tmp_path / "in", tmp_path / "out")
+    before = mask.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("segmentation.inference.predict.write_label_map", full)
+        with pytest.raises(SkipSegError, match="No space left on device"):
+            ask(models[0], tmp_path / "in", tmp_path / "out", overwrite=True)
+    assert mask.read_bytes() == before
+    scan.write_bytes(b"torn")
+    with pytest.raises(SkipSegError, match="cannot be read as NIfTI"):
+        ask(models[0], tmp_path / "in", tmp_path / "out")
+    assert mask.read_bytes() == before
+    write_volume(scan, seed=5)
+    assert len(ask(models[0], tmp_path / "in", tmp_path / "out", format="mha")) == 1, (
+        "and its place is known to be ours"
+    )
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.mha", "manifest.json"]

@@ -271,7 +271,7 @@ def test_an_empty_folder_a_missing_one_and_an_unknown_repair(tmp_path: Path):
     with pytest.raises(SkipSegError, match="is not a folder"):
         read_series(tmp_path / "none")
     with pytest.raises(SkipSegError, match="repair knows gaps, duplicates, spacing, tilt, got order"):
-        read_series(tmp_path, repair=["order"])  # pyright: ignore[reportArgumentType]
+        read_series(tmp_path, repair=["order"])  # pyright: ignore[reportArgumentType] - wrong on purpose
 
 
 @pytest.mark.parametrize("kept", [10, 140, 400, 700, -7])

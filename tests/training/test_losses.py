@@ -130,7 +130,7 @@ def test_gradient_is_finite_without_any_foreground(name, scale):
 
 def test_unknown_loss_is_refused():
     with pytest.raises(ValueError, match="unknown loss 'l2'"):
-        build_loss("l2")  # pyright: ignore[reportArgumentType]
+        build_loss("l2")  # pyright: ignore[reportArgumentType] - wrong on purpose
 
 
 def test_deep_loss_weighs_levels_by_halves():

@@ -57,9 +57,11 @@ def mean_over_flips(compute: Callable[[Array], Array], images: Array, flips: Fli
         [[[0.0, 20.0, 40.0]]]
     """
     first, *others = flips
-    total = np.array(np.flip(compute(np.ascontiguousarray(np.flip(images, first))), first), np.float32)
+    found = np.flip(compute(np.ascontiguousarray(np.flip(images, first))), first)
+    if not others:
+        return np.ascontiguousarray(found)
+    total = np.array(found, np.float32)
     for flip in others:
         total += np.flip(compute(np.ascontiguousarray(np.flip(images, flip))), flip)
-    if others:
-        total /= len(flips)
+    total /= len(flips)
     return total

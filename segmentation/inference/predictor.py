@@ -168,9 +168,9 @@ class Predictor:
         return self._segment(image, framed, (), Workspace(), lambda done, total: None).label_map
 
     def warm_up(self) -> None:
-        """Compute one empty window, so that whatever is made once is made."""
-        channels = self.preprocessing.network_channels
-        empty = np.zeros((self._at_once(), channels, *self.patch_size), np.float32)
+        """Compute one empty window, so that whatever is made once is made, and the most memory is taken once."""
+        shape = (self._at_once(), self.preprocessing.network_channels, *self.patch_size)
+        empty = np.full(shape, 0, np.float32)  # filled, as the system gives memory only when it is written to
         for backend in self.backends:
             backend(empty, [()])
 

@@ -4,12 +4,12 @@ Windows are computed row by row along the first spatial axis, and a plane is giv
 it. So only one row of windows is ever held, and memory does not grow with the length of the scan.
 """
 
-import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice, pairwise, product
 from typing import TypeVar
 
 import numpy as np
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from segmentation.scans.workspace import Workspace
 
 Network = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""Maps images of shape ``(B, C, *S)`` to probabilities of shape ``(B, K, *S)``."""
+"""Maps images of shape ``(B, C, *S)`` to probabilities of shape ``(B, K, *S)``. The images are lent: the next ones
+come in the same memory."""
 
 Place = tuple[slice, ...]
 """Where a window lies: a slice for each spatial axis."""
@@ -118,6 +119,7 @@ class SlidingWindow:
         self.workspace = workspace or Workspace()
         self.after_windows = after_windows
         self.count = WindowCount()
+        self._batch = np.empty(0, np.float32)
         self._known: dict[Content | None, NDArray[np.float32]] = {}
 
     def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -148,61 +150,82 @@ class SlidingWindow:
         size = _window_size(self.window, shape)
         weights = np.moveaxis(gaussian_window(size), axis, 0)
         inside = [whole for index, whole in enumerate(shape) if index != axis]
-        held: deque[NDArray[np.float32]] = deque()  # planes of classes and, last, the sum of weights
-        first = 0
-        for group, following in self._row_groups(shape, size, axis):
-            for place, probabilities in self._computed(cut, group):
-                while len(held) < place[axis].stop - first:
-                    held.append(self.workspace.zeros((len(probabilities) + 1, *inside), np.float32))
-                touched = itertools.islice(held, place[axis].start - first, None)
-                within = (slice(None), *(part for index, part in enumerate(place) if index != axis))
-                for plane, values, weight in zip(
-                    touched, np.moveaxis(probabilities, axis + 1, 0), weights, strict=False
-                ):
-                    part = plane[within]
-                    part[:-1] += values * weight
-                    part[-1] += weight
-                self.workspace.release()
+        places = self._places(shape, size, axis)
+        firsts = [*(place[axis].start for place in places), shape[axis]]
+        computed = self._computed(cut, places)
+        held: deque[NDArray[np.float32]] = deque()  # planes that this window and later ones touch
+        for place, (first, following) in zip(places, pairwise(firsts), strict=True):
+            within = tuple(part for index, part in enumerate(place) if index != axis)
+            # Nothing keeps the window's values meanwhile: their memory is free before the next are there.
+            self._blend(np.moveaxis(next(computed), axis + 1, 0), weights, held, within, inside)
             for _ in range(following - first):
                 plane = held.popleft()
                 yield plane[:-1] / plane[-1]
-            first = following
 
-    def _row_groups(self, shape: Sequence[int], size: Sequence[int], axis: int) -> Iterator[tuple[list[Place], int]]:
-        """Yield the windows of as many rows as fill a batch, and the first voxel along ``axis`` of the next rows."""
+    def _blend(
+        self,
+        values: NDArray[np.float32],
+        weights: NDArray[np.float32],
+        held: deque[NDArray[np.float32]],
+        within: Place,
+        inside: Sequence[int],
+    ) -> None:
+        """Add the planes of a window, shape ``(n, K, *S)``, each to a plane of classes and, last, summed weights."""
+        while len(held) < len(values):
+            held.append(self.workspace.zeros((values.shape[1] + 1, *inside), np.float32))
+        for plane, value, weight in zip(held, values, weights, strict=True):
+            part = plane[(slice(None), *within)]
+            part[:-1] += value * weight
+            part[-1] += weight
+            self.workspace.walked(part.nbytes)
+
+    def _places(self, shape: Sequence[int], size: Sequence[int], axis: int) -> list[Place]:
+        """Where the windows lie, row by row along ``axis``."""
         starts = [window_starts(whole, part, self.overlap) for whole, part in zip(shape, size, strict=True)]
-        rows = starts[axis]
-        at_once = max(1, self.batch_size * len(rows) // math.prod(map(len, starts)))
-        for some in _batched(iter(rows), at_once):
-            group = itertools.product(*(some if index == axis else each for index, each in enumerate(starts)))
-            places = [tuple(slice(c, c + s) for c, s in zip(corner, size, strict=True)) for corner in group]
-            later = [row for row in rows if row > some[-1]]
-            yield sorted(places, key=lambda place: place[axis].start), later[0] if later else shape[axis]
+        places = [tuple(slice(c, c + s) for c, s in zip(corner, size, strict=True)) for corner in product(*starts)]
+        return sorted(places, key=lambda place: place[axis].start)
 
-    def _computed(self, cut: Cut, places: Sequence[Place]) -> Iterator[tuple[Place, NDArray[np.float32]]]:
-        """Yield each place and its probabilities, shape ``(K, *S)`` of the window, in order."""
+    def _computed(self, cut: Cut, places: Sequence[Place]) -> Iterator[NDArray[np.float32]]:
+        """Yield the probabilities at each place, shape ``(K, *S)`` of the window, in order."""
         with ThreadPoolExecutor(1) as ahead:  # the next windows are computed while these are blended
-            batches = ((some, ahead.submit(self._found, cut, some)) for some in _batched(iter(places), self.batch_size))
+            batches = (ahead.submit(self._found, cut, some) for some in _batched(iter(places), self.batch_size))
             pending = next(batches, None)
             while pending is not None:
-                (some, found), pending = pending, next(batches, None)
-                yield from zip(some, found.result(), strict=True)
+                found, pending = pending.result(), next(batches, None)
+                while found:
+                    yield found.popleft()
                 self.after_windows()
 
-    def _found(self, cut: Cut, places: Sequence[Place]) -> list[NDArray[np.float32]]:
+    def _found(self, cut: Cut, places: Sequence[Place]) -> deque[NDArray[np.float32]]:
         """Probabilities of windows, shape ``(K, *S)`` each: computed, or known from one of the same content."""
-        windows = [cut(place) for place in places]
+        windows = self._gathered([cut(place) for place in places])
         keys = [_constant_content(window) for window in windows]
         unknown = [index for index, key in enumerate(keys) if key not in self._known]
         found: dict[int, NDArray[np.float32]] = {}
         if unknown:
-            found = dict(zip(unknown, self.network(np.stack([windows[index] for index in unknown])), strict=True))
+            asked = windows if len(unknown) == len(windows) else windows[unknown]
+            found = dict(zip(unknown, self.network(asked), strict=True))
         self.count.computed += len(unknown)
         self.count.known += len(places) - len(unknown)
         for index, values in found.items():
             if keys[index] is not None and len(self._known) < KNOWN_WINDOWS:
-                self._known[keys[index]] = values
-        return [found[index] if index in found else self._known[key] for index, key in enumerate(keys)]
+                kept = self.workspace.zeros(values.shape, np.float32)
+                kept[...] = values
+                self._known[keys[index]] = kept
+        return deque(found[index] if index in found else self._known[key] for index, key in enumerate(keys))
+
+    def _gathered(self, views: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Copy parts of an image, shape ``(C, *S)`` each, in the order in which they lie in memory or in a file."""
+        if self._batch.shape[1:] != views[0].shape:
+            self._batch = np.empty((self.batch_size, *views[0].shape), np.float32)
+        batch = self._batch[: len(views)]
+        slowest = int(np.argmax(np.abs(views[0].strides[1:]))) + 1
+        for index, view in enumerate(views):
+            window = batch[index]
+            for target, plane in zip(window.swapaxes(0, slowest), view.swapaxes(0, slowest), strict=True):
+                target[...] = plane
+                self.workspace.walked(plane.nbytes)
+        return batch
 
 
 def _window_size(window: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
@@ -222,5 +245,5 @@ def _constant_content(window: NDArray[np.float32]) -> Content | None:
 
 def _batched(items: Iterator[_Item], size: int) -> Iterator[list[_Item]]:
     """Group ``items`` into lists of at most ``size``."""
-    while batch := list(itertools.islice(items, size)):
+    while batch := list(islice(items, size)):
         yield batch

@@ -181,6 +181,20 @@ def copy(target: NDArray[Any], source: NDArray[Any], workspace: Workspace | None
         release(workspace)
 
 
+def c_order(array: NDArray[Any]) -> NDArray[Any]:
+    """Give an array of any shape in C order, itself if it is so: several times as fast as numpy across its planes.
+
+    Examples:
+        >>> c_order(np.zeros((2, 3, 4)).T).strides
+        (48, 16, 8)
+    """
+    if array.flags.c_contiguous:
+        return array
+    ordered = np.empty(array.shape, array.dtype)
+    copy(ordered, array, None)
+    return ordered
+
+
 def stack(arrays: Sequence[NDArray[Any]], workspace: Workspace | None) -> NDArray[Any]:
     """Join arrays of shapes ``(C_i, *S)`` along their channels, shape ``(sum of C_i, *S)``, without a second copy."""
     channels, dtype = sum(len(array) for array in arrays), np.result_type(*arrays)

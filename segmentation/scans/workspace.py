@@ -18,6 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+SLAB_BYTES = 1 << 23
+"""Bytes of arrays in files that are walked through before their pages are let go."""
+
 
 class Workspace:
     """Gives out zero-filled arrays, and takes their room back when nobody uses them any more.
@@ -42,6 +45,7 @@ class Workspace:
         self.spilled = 0
         """Arrays that went into files so far."""
         self._used = 0
+        self._walked = 0
         self._maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
         self._lock = threading.RLock()  # reentrant: the collector may give room back while it is held
 
@@ -66,6 +70,16 @@ class Workspace:
         with self._lock:
             for region in self._maps:
                 region.madvise(mmap.MADV_DONTNEED)
+
+    def walked(self, size: int) -> None:
+        """Count ``size`` bytes that were read or written in small parts; every 8 MiB of them, :meth:`release`."""
+        if not self.spilled:
+            return
+        with self._lock:
+            self._walked += size
+            if self._walked >= SLAB_BYTES:
+                self._walked = 0
+                self.release()
 
     def _in_file(self, shape: Sequence[int], dtype: DTypeLike, size: int) -> NDArray[Any]:
         """An array in a nameless file; its blocks are reserved now, since a full disk would later be a crash."""

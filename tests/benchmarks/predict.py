@@ -38,6 +38,7 @@ ROOT = Path(__file__).parents[2]
 TARGET = 0.5
 """Ours against the better peer, in wall time and in peak memory."""
 DICE_TARGET = 0.999
+WARM_UP = "warm-up"
 MEASURES = {"wall_s": "s", "cpu_s": "s", "peak_mib": "MiB"}
 
 
@@ -185,13 +186,13 @@ def train_model(kind: str, work: Work, scan: NDArray[Any], labels: NDArray[Any],
 
 def warm_up(kind: str, case: Case, options: argparse.Namespace) -> float:
     """Segment a scan of one window with ours, so that its network is exported; seconds that it took."""
-    folder = case.folder / "warm-up"
+    folder = case.folder / WARM_UP
     if not folder.exists():
         window = SIZES[options.size].window
         scan, _ = make_scan(kind, (window,) * 3)
         write_scan(folder, "CASE", scan, SPACING_MM[kind])
     small = Case(sorted(folder.glob("*.nii.gz")), case.ours, case.theirs, case.exact, case.folder)
-    return once("skipseg", small, options, "warm-up")[0].wall_s
+    return once("skipseg", small, options, WARM_UP)[0].wall_s
 
 
 def compare(kind: str, case: Case, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -254,7 +255,7 @@ def once(program: str, case: Case, options: argparse.Namespace, log: str) -> tup
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     command = list(PROGRAMS[program](case, output, options.peers))
-    if program == "skipseg":
+    if program == "skipseg" and log != WARM_UP:
         command += [f"--{option}" for option in options.options]
     measured = run(command, case.folder / "logs" / f"{log}.txt", options.work)
     masks = sorted(output.glob("*.nii.gz"))

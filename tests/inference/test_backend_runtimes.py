@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from segmentation.inference.backend import WindowRefusedError
 from segmentation.inference.backend_onnx import OnnxBackend
-from segmentation.inference.backend_openvino import OpenVinoBackend, save_ir, sum_in_steps
+from segmentation.inference.backend_openvino import OpenVinoBackend, convolve_in_parts, save_ir, sum_in_steps
 
 RUNTIMES = [OnnxBackend, OpenVinoBackend]
 
@@ -101,6 +101,28 @@ def test_summing_in_steps_keeps_a_large_map_exact(norm: Path):
 
     assert error(steps=True) < 1e-4
     assert error(steps=False) > 10 * error(steps=True)
+
+
+def test_openvino_convolves_the_parts_of_a_concatenation_without_joining_them(tmp_path: Path):
+    kernel = np.random.default_rng(0).normal(size=(1, 2, 3, 3)).astype(np.float32)
+    nodes = [
+        helper.make_node("Neg", ["image"], ["minus"]),
+        helper.make_node("Exp", ["minus"], ["small"]),
+        helper.make_node("Concat", ["image", "small"], ["both"], axis=1),
+        helper.make_node("Conv", ["both", "kernel"], ["probabilities"], pads=[1, 1, 1, 1]),
+    ]
+    path = write_graph(tmp_path / "joined.onnx", nodes, {}, 2)
+    graph = onnx.load(path)
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(kernel, "kernel"))
+    onnx.save(graph, path)
+    core, x = openvino.Core(), np.random.default_rng(1).random((1, 1, 9, 7), dtype=np.float32)
+    plain, parted = core.read_model(path), core.read_model(path)
+    convolve_in_parts(parted)
+    assert "Concat" in {node.get_type_name() for node in plain.get_ops()}
+    assert "Concat" not in {node.get_type_name() for node in parted.get_ops()}
+    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    wanted, found = (core.compile_model(model, "CPU", options)(x)[0] for model in (plain, parted))
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 def test_a_window_below_the_pooling_is_refused_by_openvino(tmp_path: Path):

@@ -49,7 +49,8 @@ def test_a_full_disk_is_an_error_at_once(tmp_path):
         Workspace(limit=0, folder=tmp_path).zeros((1 << 50,), np.uint8)
 
 
-def test_release_bounds_resident_memory(tmp_path):
+@pytest.mark.parametrize("release", ["release()", "walked(plane.nbytes)"])
+def test_release_bounds_resident_memory(tmp_path, release):
     script = f"""
 import numpy
 from segmentation.data.hardware import peak_memory
@@ -60,11 +61,11 @@ before = peak_memory()
 array = space.zeros((64, 1 << 20), numpy.uint8)
 for plane in array:
     plane += 1
-    space.release()
+    space.{release}
 total = 0
 for plane in array:
     total += int(plane.sum(dtype=numpy.int64))
-    space.release()
+    space.{release}
 assert total == 64 << 20
 print((peak_memory() - before) // 1024)
 """

@@ -279,8 +279,22 @@ def damage_weights(model: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"x")
 
 
+def make_nnunet_model(model: Path) -> None:
+    make_empty(model)
+    (model / "plans.json").write_text("{}")
+
+
+def make_unfinished(model: Path) -> None:
+    (model / "model.json").unlink()
+    (model / "config.yaml").write_text("fold: 0")
+
+
 MODELS = {
-    "empty folder": (make_empty, "holds no model.json"),
+    "empty folder": (make_empty, "holds no model.json; give the folder of a finished training run"),
+    "nothing": (make_nothing, "does not exist"),
+    "a file": (make_file, "is a file"),
+    "nnU-Net's": (make_nnunet_model, "skipseg import"),
+    "unfinished": (make_unfinished, "its training has not ended"),
     "damaged weights": (damage_weights, "is not the file that model.json describes"),
     "no weights": (lambda model: (model / "model.safetensors").unlink(), "is missing"),
     "broken json": (lambda model: (model / "model.json").write_text("{"), "is not valid JSON"),

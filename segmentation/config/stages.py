@@ -112,6 +112,8 @@ class PredictSettings:
     """Windows computed at a time; otherwise as the hardware has room."""
     overwrite: bool = False
     """Compute anew what the same model has segmented already."""
+    compile: bool = False
+    """Compile the network by torch.compile first: takes minutes, and pays on a GPU with many scans."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
     threads: int = 0
@@ -122,6 +124,10 @@ class PredictSettings:
         require(len(self.models) > 0, "model must name at least one folder, got none")
         require(0 <= self.overlap < 1, f"overlap must be in [0, 1), got {self.overlap}")
         require_positive(self, "batch_size")
+        named = self.output is not None and self.output.name.endswith((".nii", ".gz", ".nrrd", ".mha", ".png", ".tif"))
+        require(not named, f"output is the folder that the masks go into, got {self.output}; choose a type by --format")
+        torch = self.backend in ("auto", "torch")
+        require(torch or not self.compile, f"compile is for backend torch, got backend {self.backend}")
 
     @property
     def models(self) -> list[Path]:

@@ -19,7 +19,9 @@ RUNTIMES = ("openvino", "onnxruntime")
 _AS_IS: Flips = ((),)
 
 
-def open_backend(folder: Path, *, backend: str = "auto", device: str = "cpu", threads: int = 0) -> Backend:
+def open_backend(
+    folder: Path, *, backend: str = "auto", device: str = "cpu", threads: int = 0, compiled: bool = False
+) -> Backend:
     """Open what computes the probabilities of a model.
 
     Args:
@@ -28,6 +30,7 @@ def open_backend(folder: Path, *, backend: str = "auto", device: str = "cpu", th
             onnxruntime that is installed and agrees with PyTorch, and PyTorch otherwise.
         device: ``"cpu"`` or ``"cuda"``.
         threads: CPU threads; 0 takes all cores.
+        compiled: Let PyTorch compile the network first; ``"auto"`` is then PyTorch.
 
     Raises:
         SkipSegError: If the folder holds no readable model, or what is asked for is not installed, cannot compute
@@ -38,9 +41,10 @@ def open_backend(folder: Path, *, backend: str = "auto", device: str = "cpu", th
     if backend in RUNTIMES and find_spec(backend) is None:
         raise SkipSegError(f"backend {backend} is not installed; run: python -m pip install 'skipseg[export]'")
     installed = [runtime for runtime in RUNTIMES if find_spec(runtime)]
-    chosen = backend if backend != "auto" else installed[0] if installed and device == "cpu" else "torch"
+    fastest = installed[0] if installed and device == "cpu" and not compiled else "torch"
+    chosen = fastest if backend == "auto" else backend
     if chosen == "torch":
-        return _open_torch(folder, device, threads)
+        return _open_torch(folder, device, threads, compiled)
     try:
         return CheckedBackend(folder, chosen, threads, strict=backend != "auto")
     except SkipSegError as error:
@@ -164,8 +168,8 @@ def _open_runtime(name: str, export: Path, threads: int) -> Any:
     return OnnxBackend(export, threads)
 
 
-def _open_torch(folder: Path, device: str, threads: int) -> Backend:
+def _open_torch(folder: Path, device: str, threads: int, compiled: bool = False) -> Backend:
     """Open PyTorch, which takes seconds to import."""
     from segmentation.inference.backend_torch import TorchBackend
 
-    return TorchBackend.load(folder, device=device, threads=threads)
+    return TorchBackend.load(folder, device=device, threads=threads, compiled=compiled)

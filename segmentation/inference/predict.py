@@ -21,7 +21,7 @@ from segmentation.inference.predictor import Extra, Predictor, Segmentation
 from segmentation.model.folder import read_description
 from segmentation.plain import to_plain
 from segmentation.runs import content_hash
-from segmentation.scans import Scan, read_scan, write_label_map, write_map
+from segmentation.scans import Scan, label_map_ending, read_scan, write_label_map, write_map
 from segmentation.scans.dicom_seg import Kind, write_dicom_seg
 from segmentation.scans.series import SourceSlices
 from segmentation.scans.workspace import Workspace
@@ -53,6 +53,7 @@ def predict(settings: PredictSettings) -> Iterator[Path]:
         backend=settings.backend,
         device=hardware_of(settings.device),
         threads=settings.threads,
+        compiled=settings.compile,
     )
     with find_work(settings.input, settings.output, settings.series) as works:
         manifest = _manifest(settings, works[0].root)
@@ -67,8 +68,13 @@ def predict(settings: PredictSettings) -> Iterator[Path]:
             case.known = manifest.holds(case.work.name)
         if any(case.error is None for case in todo):
             predictor.warm_up()
-            works[0].root.mkdir(parents=True, exist_ok=True)
-            manifest.begin([case.work.name for case in todo if not (case.error or _mask(case.work, settings).exists())])
+            new = [case.work.name for case in todo if not (case.error or _mask(case.work, settings).exists())]
+            try:
+                works[0].root.mkdir(parents=True, exist_ok=True)
+                manifest.begin(new)
+            except OSError as error:
+                reason = f"{works[0].root} cannot be written to ({error.strerror})"
+                raise SkipSegError(f"{reason}; give a folder for the masks by --output") from None
         space = Workspace(room_for_arrays(settings.memory), works[0].root)
         failed: list[str] = []
         for case in _Pipeline(settings, predictor, space, manifest.content["models"]).run(todo):
@@ -186,6 +192,7 @@ class _Pipeline:
         """Read a scan."""
         channels = len(self.predictor.channel_names)
         case.scan = read_work(case.work, channels, repair=self.settings.repair, workspace=self.space)
+        check_writable(_mask(case.work, self.settings), case.scan)
 
     def _compute(self, case: _Case) -> None:
         """Segment a scan and count its voxels."""
@@ -249,10 +256,7 @@ class _Pipeline:
 
     def _write_seg(self, path: Path, found: Segmentation, scan: Scan, kind: Kind) -> None:
         """Write a mask as DICOM SEG beside the series that it belongs to."""
-        if not isinstance(scan.header, SourceSlices):
-            raise SkipSegError(
-                f"{scan.source} is no DICOM series, to which a DICOM SEG would refer; choose another format"
-            )
+        assert isinstance(scan.header, SourceSlices)  # checked when it was read
         write_dicom_seg(
             path,
             found.label_map,
@@ -263,6 +267,18 @@ class _Pipeline:
             kind=kind,
             codes=self.predictor.codes,
         )
+
+
+def check_writable(mask: Path, scan: Scan) -> None:
+    """Refuse a format that cannot hold the mask of a scan, before anything is computed.
+
+    Raises:
+        SkipSegError: If it cannot.
+    """
+    if not mask.name.endswith(".dcm"):
+        label_map_ending(mask, scan)
+    elif not isinstance(scan.header, SourceSlices):
+        raise SkipSegError(f"{scan.source} is no DICOM series, to which a DICOM SEG would refer; choose another format")
 
 
 def _mask(work: Work, settings: PredictSettings) -> Path:

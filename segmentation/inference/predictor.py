@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,6 +94,7 @@ class Predictor:
         backend: str = "torch",
         device: str = "cpu",
         threads: int = 0,
+        compiled: bool = False,
     ) -> "Predictor":
         """Load one model folder, or several of one kind.
 
@@ -105,6 +107,7 @@ class Predictor:
             backend: As of :func:`~segmentation.inference.backends.open_backend`.
             device: ``"cpu"`` or ``"cuda"``.
             threads: CPU threads; 0 takes all cores.
+            compiled: Let PyTorch compile the networks first.
 
         Raises:
             SkipSegError: If a folder holds no readable model, or the models do not belong together.
@@ -112,10 +115,11 @@ class Predictor:
         paths = [folders] if isinstance(folders, Path) else list(folders)
         abouts = [read_description(path) for path in paths]
         about = abouts[0]
+        opened = partial(open_backend, backend=backend, device=device, threads=threads, compiled=compiled)
         try:
             _check_alike(paths, abouts)
             return cls(
-                [open_backend(path, backend=backend, device=device, threads=threads) for path in paths],
+                [opened(path) for path in paths],
                 Preprocessing.from_plain(about["preprocessing"]),
                 about["labels"],
                 about["channel_names"],

@@ -29,7 +29,7 @@ def read_description(folder: Path) -> Mapping[str, Any]:
             the weights are missing or are not those that it names.
     """
     if not (folder / DESCRIPTION).is_file():
-        raise SkipSegError(f"{folder} holds no {DESCRIPTION}; give the folder of a finished training run")
+        raise SkipSegError(f"{folder} {_instead(folder)}")
     description = read_json(folder / DESCRIPTION)
     weights = folder / WEIGHTS
     try:
@@ -47,6 +47,19 @@ def read_description(folder: Path) -> Mapping[str, Any]:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise unreadable(folder, error) from None
     return description
+
+
+def _instead(folder: Path) -> str:
+    """What there is instead of a model folder, and what to do."""
+    if not folder.exists():
+        return f"does not exist; give the folder that holds {DESCRIPTION}"
+    if folder.is_file():
+        return f"is a file; give the folder that holds {DESCRIPTION}, and bring nnU-Net's in by `skipseg import`"
+    if (folder / "plans.json").is_file():
+        return f"is a model of nnU-Net and holds no {DESCRIPTION}; make it one by `skipseg import`"
+    if (folder / "config.yaml").is_file():
+        return f"holds no {DESCRIPTION}: its training has not ended; continue it by the same `skipseg train`"
+    return f"holds no {DESCRIPTION}; give the folder of a finished training run"
 
 
 def unreadable(folder: Path, error: Exception) -> SkipSegError:

@@ -139,7 +139,7 @@ def write_label_map(
     highest = _highest_label(label_map, path.name, workspace)
     if highest > np.iinfo(np.uint16).max:
         raise SkipSegError(f"{path.name}: labels up to 65535 can be written, got {highest}")
-    ending = _writable(path, like, picture.ENDINGS)
+    ending = label_map_ending(path, like)
     dtype = np.min_scalar_type(highest)
     if ending in picture.ENDINGS:
         picture.write_picture(path, label_map.astype(dtype, copy=False))
@@ -242,6 +242,15 @@ def _check_grids(named: Sequence[tuple[str, Grid]]) -> None:
                 f"{first} and {other} are channels of one scan but differ in {difference}; "
                 "resample one onto the other first"
             )
+
+
+def label_map_ending(path: Path, like: Scan) -> str:
+    """Ending of the file of a label map, when that format can hold one in the frame of ``like``.
+
+    Raises:
+        SkipSegError: If it cannot.
+    """
+    return _writable(path, like, picture.ENDINGS)
 
 
 def _writable(path: Path, like: Scan, pictures: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """``skipseg predict`` from files to files: what is written, what is not written twice, and what is refused."""
 
+import errno
 import json
 import os
 import shutil
@@ -179,9 +180,38 @@ def test_codes_of_the_dataset_reach_the_segmentation(tmp_path: Path):
     assert segment.SegmentedPropertyTypeCodeSequence[0].CodeValue == "68594002"
 
 
-def test_a_dicom_segmentation_needs_a_series(models: list[Path], tmp_path: Path):
-    with pytest.raises(SkipSegError, match="no DICOM series, to which a DICOM SEG would refer"):
-        ask(models[0], write_volume(tmp_path / "a.nii.gz"), tmp_path / "out", format="dcm")
+@pytest.mark.parametrize(
+    ("wanted", "problem"),
+    [("dcm", "no DICOM series, to which a DICOM SEG would refer"), ("png", r"has 3 axes; write one of \.nii, ")],
+)
+def test_a_format_that_cannot_hold_the_mask_is_refused_before_anything_is_computed(
+    models: list[Path], tmp_path: Path, wanted: str, problem: str
+):
+    with pytest.raises(SkipSegError, match=problem):
+        ask(models[0], write_volume(tmp_path / "a.nii.gz"), tmp_path / "out", format=wanted)
+    seconds = read_json(tmp_path / "out" / "manifest.json")["cases"]["a"]["seconds"]
+    assert set(seconds) == {"read"}
+
+
+def test_masks_go_into_a_folder_not_a_file(models: list[Path], tmp_path: Path):
+    with pytest.raises(SkipSegError, match=r"output is the folder that the masks go into, got .*mask\.nii\.gz"):
+        ask(models[0], write_volume(tmp_path / "a.nii.gz"), tmp_path / "mask.nii.gz")
+
+
+def test_scans_that_cannot_have_masks_beside_them_need_an_output(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("segmentation.inference.manifest.write_json", refuse)
+    with pytest.raises(SkipSegError, match=r"cannot be written to \(Read-only file system\); give .* --output"):
+        ask(models[0], write_volume(tmp_path / "a.nii.gz"), None)
+
+
+def test_only_pytorch_is_compiled(models: list[Path], tmp_path: Path):
+    with pytest.raises(SkipSegError, match="compile is for backend torch, got backend openvino"):
+        ask(models[0], tmp_path, tmp_path / "out", backend="openvino", compile=True)
 
 
 def test_maps_of_a_picture_are_one_file_a_class(tmp_path: Path):

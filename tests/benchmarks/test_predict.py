@@ -67,7 +67,7 @@ def test_small_benchmark_measures_ours_and_says_what_is_missing(tmp_path, monkey
     printed = capsys.readouterr().out
     assert "nnunet        not installed" in printed
     rows = {row["name"]: row for row in json.loads((tmp_path / "rows.json").read_text())}
-    wall = rows["predict brain small, wall_s"]
+    wall = rows["predict brain small, wall time"]
     assert wall["peer_name"] == "monai"
     assert wall["ratio"] == pytest.approx(wall["ours"] / wall["peer"])
     assert rows["predict brain small, Dice with the exact mask"]["met"]

@@ -17,6 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from segmentation import SkipSegError
 from segmentation.scans.blocks import check_room, copy, release, slowest_first, zeros
+from segmentation.scans.decoder import decode
 from segmentation.scans.geometry import check_affine
 from segmentation.scans.scan import Grid, Scan
 from segmentation.scans.series import Series, SourceSlices, gather_series, one_line_errors
@@ -223,7 +224,7 @@ def _pixels(file: Path) -> NDArray[Any]:
     with one_line_errors(file):
         dataset = pydicom.dcmread(file)
         _check_pixels(dataset)
-        stored = dataset.pixel_array.T
+        stored = (decode(file) if _needs_library(dataset) else dataset.pixel_array).T
         slope, intercept = _rescale(dataset)
     if (slope, intercept) == (1, 0):
         return stored
@@ -232,10 +233,16 @@ def _pixels(file: Path) -> NDArray[Any]:
     return stored.astype(np.int32) * int(slope) + int(intercept)
 
 
+def _needs_library(dataset: Dataset) -> bool:
+    """Tell whether pydicom itself cannot decode the pixels."""
+    syntax = dataset.file_meta.get("TransferSyntaxUID", ExplicitVRLittleEndian)
+    return syntax.is_compressed and syntax != RLELossless
+
+
 def _check_pixels(dataset: Dataset) -> None:
     """Refuse a header that claims more pixels than follow it; other encodings do not tell before they are decoded."""
-    syntax = dataset.file_meta.get("TransferSyntaxUID", ExplicitVRLittleEndian)
-    if "PixelData" in dataset and (not syntax.is_compressed or syntax == RLELossless):
+    if "PixelData" in dataset and not _needs_library(dataset):
+        syntax = dataset.file_meta.get("TransferSyntaxUID", ExplicitVRLittleEndian)
         pixels = int(dataset.Rows) * int(dataset.Columns)
         packed = _MOST_RUN if syntax.is_compressed else 1
         check_room((pixels * int(dataset.BitsAllocated) + 7) // 8, len(dataset.PixelData), packed)

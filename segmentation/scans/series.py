@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -169,7 +170,8 @@ def one_line_errors(file: Path) -> Generator[None, None, None]:
         raise SkipSegError(f"{file.name} is not DICOM; restore it or leave it out") from None
     except RuntimeError as error:  # pydicom's for a missing decoder; its text lists plugins over several lines
         reason = str(error).splitlines()[0]
-        raise SkipSegError(f"{file.name} cannot be decompressed ({reason}); pip install python-gdcm") from None
+        advice = "is it complete? restore it" if find_spec("gdcm") else "pip install python-gdcm"
+        raise SkipSegError(f"{file.name} cannot be decompressed ({reason}); {advice}") from None
     except (
         AttributeError,
         BytesLengthException,

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from segmentation import SkipSegError
 from segmentation.config import PredictSettings
 from segmentation.data.hardware import hardware_of
-from segmentation.inference.budget import room_for_arrays
+from segmentation.inference.budget import return_freed_memory, room_for_arrays
 from segmentation.inference.cases import Work, find_work, mask_ending, read_work
 from segmentation.inference.manifest import Manifest, source_signature
 from segmentation.inference.predictor import Extra, Predictor, Segmentation
@@ -44,6 +44,8 @@ def predict(settings: PredictSettings) -> Iterator[Path]:
         SkipSegError: If there is no model or no scan, memory is less than the network takes, or, in the end, if
             some scans could not be segmented.
     """
+    if settings.memory is not None:
+        return_freed_memory()
     predictor = Predictor.load(
         settings.models,
         mirror=settings.mirror,

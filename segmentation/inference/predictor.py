@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -173,10 +174,15 @@ class Predictor:
 
     def warm_up(self) -> None:
         """Compute one empty window, so that whatever is made once is made, and the most memory is taken once."""
-        shape = (self._at_once(), self.preprocessing.network_channels, *self.patch_size)
-        empty = np.full(shape, 0, np.float32)  # filled, as the system gives memory only when it is written to
-        for backend in self.backends:
-            backend(empty, [()])
+        count, channels = self._at_once(), self.preprocessing.network_channels
+        # Filled, as the system gives memory only when it is written to. While windows are computed, all those before
+        # may still wait to be blended, but for the first.
+        empty = np.full((count, channels, *self.patch_size), 0, np.float32)
+        waiting = np.full((count - 1, len(self.labels), *self.patch_size), 0, np.float32)
+        with ThreadPoolExecutor(1) as thread:  # as windows are computed: PyTorch has work memory for each thread
+            for backend in self.backends:
+                thread.submit(backend, empty, [()]).result()
+        del waiting
 
     def _segment(
         self,

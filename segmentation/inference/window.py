@@ -177,7 +177,8 @@ class SlidingWindow:
             part = plane[(slice(None), *within)]
             part[:-1] += value * weight
             part[-1] += weight
-            self.workspace.walked(part.nbytes)
+            self.workspace.walked(part)
+        self.workspace.release()
 
     def _places(self, shape: Sequence[int], size: Sequence[int], axis: int) -> list[Place]:
         """Where the windows lie, row by row along ``axis``."""
@@ -224,7 +225,8 @@ class SlidingWindow:
             window = batch[index]
             for target, plane in zip(window.swapaxes(0, slowest), view.swapaxes(0, slowest), strict=True):
                 target[...] = plane
-                self.workspace.walked(plane.nbytes)
+                self.workspace.walked(plane)
+        self.workspace.release()
         return batch
 
 

@@ -71,12 +71,12 @@ class Workspace:
             for region in self._maps:
                 region.madvise(mmap.MADV_DONTNEED)
 
-    def walked(self, size: int) -> None:
-        """Count ``size`` bytes that were read or written in small parts; every 8 MiB of them, :meth:`release`."""
+    def walked(self, part: NDArray[Any]) -> None:
+        """Count a part of an array, of any shape, that was read or written; every 8 MiB of pages, :meth:`release`."""
         if not self.spilled:
             return
         with self._lock:
-            self._walked += size
+            self._walked += touched_bytes(part)
             if self._walked >= SLAB_BYTES:
                 self._walked = 0
                 self.release()
@@ -94,6 +94,21 @@ class Workspace:
     def _give_back(self, size: int) -> None:
         with self._lock:
             self._used -= size
+
+
+def touched_bytes(part: NDArray[Any]) -> int:
+    """Bytes of the pages that a part of an array of any shape lies in: a short row still takes a whole page.
+
+    Examples:
+        >>> whole = np.zeros((64, 512, 512), np.float32)
+        >>> touched_bytes(whole) == whole.nbytes, touched_bytes(whole[3, :64, :64]) // 64
+        (True, 2048)
+    """
+    if part.size == 0:
+        return 0
+    (stride, length), *outer = sorted((abs(step), size) for step, size in zip(part.strides, part.shape, strict=True))
+    row = stride * length
+    return part.size // length * max(row, min(outer[0][0], mmap.PAGESIZE) if outer else row)
 
 
 def _reserve(descriptor: int, size: int) -> None:

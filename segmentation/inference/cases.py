@@ -151,6 +151,18 @@ def mask_ending(paths: Sequence[Path], wanted: str) -> str:
     return ".nii.gz" if ending is None else _SAME.get(ending, ending)
 
 
+def map_ending(mask: str) -> str:
+    """Ending of a map of fractions beside a mask with ending ``mask``.
+
+    Examples:
+        >>> [map_ending(ending) for ending in (".png", ".seg.nrrd", ".dcm", ".mha")]
+        ['.tif', '.nrrd', '.nii.gz', '.mha']
+    """
+    if mask.endswith((".nrrd", ".mha")):
+        return "." + mask.rpartition(".")[2]
+    return ".tif" if mask in (".png", ".tif") else ".nii.gz"
+
+
 @contextmanager
 def _unpacked(archive: Path, parent: Path) -> Generator[Path, None, None]:
     """Unpack an archive into a hidden folder, which is removed in the end."""

@@ -15,7 +15,7 @@ from segmentation import SkipSegError
 from segmentation.config import PredictSettings
 from segmentation.data.hardware import hardware_of
 from segmentation.inference.budget import return_freed_memory, room_for_arrays
-from segmentation.inference.cases import Work, find_work, mask_ending, read_work
+from segmentation.inference.cases import Work, find_work, map_ending, mask_ending, read_work
 from segmentation.inference.manifest import Manifest, source_signature
 from segmentation.inference.predictor import Extra, Predictor, Segmentation
 from segmentation.model.folder import read_description
@@ -286,18 +286,6 @@ def check_writable(mask: Path, scan: Scan) -> None:
 def _mask(work: Work, settings: PredictSettings) -> Path:
     """Path of the mask of a scan."""
     return work.target(mask_ending(work.paths, settings.format))
-
-
-def map_ending(mask: str) -> str:
-    """Ending of a map of fractions beside a mask with ending ``mask``.
-
-    Examples:
-        >>> [map_ending(ending) for ending in (".png", ".seg.nrrd", ".dcm", ".mha")]
-        ['.tif', '.nrrd', '.nii.gz', '.mha']
-    """
-    if mask.endswith((".nrrd", ".mha")):
-        return "." + mask.rpartition(".")[2]
-    return ".tif" if mask in (".png", ".tif") else ".nii.gz"
 
 
 def _voxels(found: Segmentation, labels: Any) -> dict[str, int]:

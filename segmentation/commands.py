@@ -55,7 +55,14 @@ def _check(settings: Any) -> int:
 def _plan(settings: Any) -> int:
     from segmentation.data.plan import plan_dataset
 
-    path, plan = plan_dataset(settings)
+    if settings.minutes:
+        import psutil
+
+        from segmentation.training.pace import plan_in_time
+
+        path, plan = plan_in_time(settings, psutil.Process().create_time())
+    else:
+        path, plan = plan_dataset(settings)
     for name, choice in plan.choices.items():
         print(f"{name:22} {choice.value!s:20} {choice.why}")
     print(f"{'normalisation':22} {'':20} {plan.normalisation_why}\n{path}")

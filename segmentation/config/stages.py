@@ -1,5 +1,6 @@
 """Settings of the other commands, one class each."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -74,8 +75,16 @@ class PlanSettings:
     """2 plans for slices or pictures, 3 for volumes; otherwise chosen."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Hardware to plan for."""
+    minutes: float | None = None
+    """Wall time from this command on within which planning, training and scoring one fold are to end: sizes and
+    length then follow from the speed of this machine, which is measured; the arrays are prepared meanwhile."""
     cache: Path | None = None
-    """Folder for results of earlier checks; otherwise the user's cache folder."""
+    """Folder for results of earlier checks and prepared arrays; otherwise the user's cache folder."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        fits = self.minutes is None or 0 < self.minutes < math.inf
+        require(fits, f"minutes must be a number greater than 0, got {self.minutes}")
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from segmentation.data.preprocessing import Preprocessing
 from segmentation.data.transforms import prepare_image, prepare_label_map
 from segmentation.runs import content_hash, file_hash, read_json, write_bytes, write_json
 from segmentation.scans import read_label_map, read_scan
+from segmentation.scans.blocks import c_order
+from segmentation.scans.workspace import Workspace
 
 CACHE_VERSION = 1
 """Raised whenever the same input would give other arrays."""
@@ -98,12 +100,15 @@ def cache_case(dataset: Dataset, case: Case, preprocessing: Preprocessing, cache
         raise ValueError(f"case {case.name} has no label map to train on")
     # Scan and label map may differ by a rounding of the header: the scan's affine decides for both.
     label_scan = replace(read_label_map(case.label, like=scan, remap=dataset.label_remap), affine=scan.affine)
-    image = prepare_image(scan, preprocessing).astype(np.float16)
+    image = prepare_image(scan, preprocessing, Workspace(), np.float16)
+    del scan  # no more than two arrays of a scan's size at a time
+    chunk, block = _layout(image.shape[1:], preprocessing)
+    _store(folder / "image.b2nd", image, (1, *chunk), (1, *block))
+    del image
     labels = prepare_label_map(label_scan, preprocessing, len(dataset.classes))
+    del label_scan
     places = [foreground_voxels(labels == value) for value in dataset.foreground.values()]
-    block = (1, *image.shape[1:]) if preprocessing.slice_axis is None else (1, 1, *image.shape[2:])
-    _store(folder / "image.b2nd", image, block)
-    _store(folder / "labels.b2nd", labels, block[1:])
+    _store(folder / "labels.b2nd", labels, chunk, block)
     _store(folder / "foreground.b2nd", np.concatenate(places) if places else np.zeros((0, labels.ndim), np.int32))
     # Written last: an entry with case.json is whole.
     write_json(folder / "case.json", {"case": case.name, "foreground": [len(place) for place in places]})
@@ -125,13 +130,24 @@ def foreground_voxels(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
     return np.stack(np.unravel_index(found, mask.shape), axis=1).astype(np.int32)
 
 
-def _store(path: Path, array: NDArray[Any], block: Sequence[int] | None = None) -> None:
-    """Write ``array`` whole or not at all, compressed in chunks of ``block``."""
-    values: Any = np.ascontiguousarray(array)
-    chunks = None if block is None or array.size == 0 else tuple(block)
-    parameters = {"codec": blosc2.Codec.LZ4HC, "clevel": 5, "nthreads": 1}
+def _layout(shape: tuple[int, ...], preprocessing: Preprocessing) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shapes of the chunks and of the blocks within, the least that is read: slices, whole pictures, or small cubes."""
+    if preprocessing.slice_axis is not None:
+        return (1, *shape[1:]), (1, *shape[1:])
+    if preprocessing.dims == 2:
+        return shape, shape
+    return tuple(min(size, 128) for size in shape), tuple(min(size, 32) for size in shape)
+
+
+def _store(
+    path: Path, array: NDArray[Any], chunk: Sequence[int] | None = None, block: Sequence[int] | None = None
+) -> None:
+    """Write ``array`` whole or not at all, compressed in chunks of blocks of the given shapes."""
+    values: Any = c_order(array)
+    layout: dict[str, Any] = {} if chunk is None or array.size == 0 else {"chunks": chunk, "blocks": block}
+    parameters = {"codec": blosc2.Codec.LZ4, "clevel": 9, "nthreads": 1}
     # Packed in memory, because blosc2 does not say that a disk is full.
-    packed: Any = blosc2.asarray(values, chunks=chunks, cparams=parameters)
+    packed: Any = blosc2.asarray(values, cparams=parameters, **layout)
     write_bytes(path, packed.to_cframe())
 
 

@@ -1,6 +1,7 @@
 """What one case holds, and what is wrong with it: each of its files opened once."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,9 @@ from scipy import ndimage
 
 from segmentation import SkipSegError
 from segmentation.data.manifest import Case, Dataset, name_few
+from segmentation.metrics.masks import common_box
 from segmentation.scans import Scan, grid_difference, read_label_map, read_scan
+from segmentation.scans.blocks import BLOCK_BYTES, file_blocks, spans
 
 Severity = Literal["error", "warning", "note"]
 
@@ -137,17 +140,15 @@ def inspect_case(case: Case, dataset: Dataset) -> tuple[CaseFacts | None, list[F
     found += label_findings
     if labels is None:
         return _facts(scan), found
-    values, counts = np.unique(labels, return_counts=True)
-    voxels: dict[int, int] = dict(zip(values.tolist(), counts.tolist(), strict=True))
+    voxels = _count_values(labels)
     foreground = {name: voxels.get(value, 0) for name, value in dataset.foreground.items()}
     tiny = {name: _tiny_components(labels == value) for name, value in dataset.foreground.items()}
-    mask = np.isin(labels, list(dataset.foreground.values()))
     facts = replace(
         _facts(scan),
         label_sha256=_voxel_hash(labels),
         foreground=foreground,
         tiny_components={name: count for name, count in tiny.items() if count},
-        foreground_intensities=tuple(_intensities(channel[mask]) for channel in scan.array),
+        foreground_intensities=_within(scan, (labels > 0) & (labels < len(dataset.classes))),
     )
     unexpected = sorted(voxels.keys() - set(dataset.labels.values()))
     return facts, [*found, *_label_findings(case.name, facts, unexpected, dataset)]
@@ -175,7 +176,7 @@ def _image_findings(name: str, scan: Scan, dataset: Dataset) -> list[Finding]:
     if scan.array.dtype.kind == "f" and not np.isfinite(scan.array).all():
         remedy = "replace them by the intensity of the background, or remove the case"
         found.append(Finding("error", "not-finite", (name,), "the image holds NaN or infinity", remedy))
-    constant = [index for index, channel in enumerate(scan.array) if (channel == channel.flat[0]).all()]
+    constant = [index for index, channel in enumerate(scan.array) if channel.min() == channel.max()]
     if constant:
         message = f"channel {name_few(constant)} is constant, nothing can be seen in it"
         found.append(Finding("warning", "constant", (name,), message, "remove the case if its export failed"))
@@ -230,24 +231,41 @@ def _facts(scan: Scan) -> CaseFacts:
     )
 
 
+def _count_values(labels: NDArray[Any]) -> Counter[int]:
+    """How often each value occurs in a label map of shape ``(*S)``."""
+    counts: Counter[int] = Counter()
+    for place in spans(labels, BLOCK_BYTES):
+        values, found = np.unique(labels[place].ravel("K"), return_counts=True)
+        counts.update(dict(zip(values.tolist(), found.tolist(), strict=True)))
+    return counts
+
+
 def _tiny_components(mask: NDArray[np.bool_]) -> int:
     """Number of components below 2^d voxels in a mask of shape ``(*S)``."""
-    components = np.zeros(mask.shape, np.int32)
-    ndimage.label(mask, structure=np.ones((3,) * mask.ndim), output=components)
-    return int((np.bincount(components.ravel())[1:] < 2**mask.ndim).sum())
+    cropped = mask[common_box(mask, mask)]
+    components = np.zeros(cropped.shape, np.int32)
+    ndimage.label(cropped, structure=np.ones((3,) * mask.ndim), output=components)
+    return int((np.bincount(components.ravel("K"))[1:] < 2**mask.ndim).sum())
+
+
+def _within(scan: Scan, mask: NDArray[np.bool_]) -> tuple[Intensities | None, ...]:
+    """Distribution of each channel within a mask of shape ``(*S)``."""
+    box = common_box(mask, mask)
+    inside = np.ascontiguousarray(mask[box])
+    return tuple(_intensities(np.ascontiguousarray(channel[box])[inside]) for channel in scan.array)
 
 
 def _intensities(values: NDArray[Any]) -> Intensities | None:
     """Distribution of an array of any shape."""
-    flat = values.ravel()
-    flat = flat[np.isfinite(flat)]
-    if not flat.size:
+    if values.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
+        values = values[finite]
+    if not values.size:
         return None
-    sample = flat[:: -(-flat.size // _MOST_SAMPLES)].astype(np.float64)
+    sample = values.flat[:: -(-values.size // _MOST_SAMPLES)].astype(np.float64)
     return Intensities(
-        voxels=flat.size,
-        minimum=float(flat.min()),
-        maximum=float(flat.max()),
+        voxels=values.size,
+        minimum=float(values.min()),
+        maximum=float(values.max()),
         mean=float(sample.mean()),
         std=float(sample.std()),
         percentiles=tuple(float(value) for value in np.percentile(sample, PERCENTILES)),
@@ -255,8 +273,8 @@ def _intensities(values: NDArray[Any]) -> Intensities | None:
 
 
 def _voxel_hash(array: NDArray[Any]) -> str:
-    """SHA-256 over type, shape and values of an array of any shape, slab by slab."""
+    """SHA-256 over type, shape and values of an array of two axes or more, block by block."""
     digest = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
-    for slab in array.reshape(-1, *array.shape[-2:]):
-        digest.update(np.ascontiguousarray(slab).data)
+    for block in file_blocks(array, array.dtype, None):
+        digest.update(block)
     return digest.hexdigest()

@@ -13,6 +13,7 @@ from typing import Any
 
 from segmentation import SkipSegError
 from segmentation.config import PlanSettings, TrainSettings
+from segmentation.data.budgets import BUDGETS, Budget
 from segmentation.data.check import CheckReport, check_dataset
 from segmentation.data.fingerprint import Fingerprint, take_fingerprint
 from segmentation.data.hardware import Hardware, hardware_of
@@ -32,37 +33,6 @@ class Choice:
 
     value: Any
     why: str
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What one training may cost on a kind of hardware.
-
-    Attributes:
-        voxels_2d, voxels_3d: Most voxels of a patch.
-        batch_2d, batch_3d: Patches in a step.
-        width_2d, width_3d: Channels at the finest level.
-        epochs, steps_per_epoch: Length of the training.
-        volume_limit: Volumes of more voxels than this are planned in slices.
-        name: The hardware in words.
-    """
-
-    voxels_2d: int
-    voxels_3d: int
-    batch_2d: int
-    batch_3d: int
-    width_2d: int
-    width_3d: int
-    epochs: int
-    steps_per_epoch: int
-    volume_limit: float
-    name: str
-
-
-BUDGETS: dict[Hardware, Budget] = {
-    "cpu": Budget(128**2, 56**3, 8, 2, 16, 16, 40, 50, 80**3, "a CPU"),
-    "cuda": Budget(512**2, 128**3, 12, 2, 32, 32, 250, 250, math.inf, "a GPU"),
-}
 
 
 @dataclass(frozen=True)
@@ -170,18 +140,21 @@ def plan_path(dataset: Path) -> Path:
     return dataset / "plan.json" if dataset.is_dir() else dataset.with_suffix(".plan.json")
 
 
-def make_plan(fingerprint: Fingerprint, hardware: Hardware, dims: int | None = None) -> Plan:
+def make_plan(
+    fingerprint: Fingerprint, hardware: Hardware, dims: int | None = None, budget: Budget | None = None
+) -> Plan:
     """Apply the rules.
 
     Args:
         fingerprint: Of the dataset.
         hardware: What to plan for.
         dims: Spatial axes of the network; chosen if not given.
+        budget: What a training may cost; otherwise what is usual for the hardware.
 
     Raises:
         SkipSegError: If ``dims`` is 3 for pictures.
     """
-    budget = BUDGETS[hardware]
+    budget = budget or BUDGETS[hardware]
     spacing = fingerprint.target_spacing_mm
     shape = [
         max(1, round(n * s / t)) for n, s, t in zip(fingerprint.shape, fingerprint.spacing_mm, spacing, strict=True)

@@ -119,9 +119,9 @@ def resampled(
 
 def _along_axis(weights: sparse.csr_array, values: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
     """Resample one axis of an array of any shape."""
-    front = np.ascontiguousarray(np.moveaxis(values, axis, 0))
+    front = np.ascontiguousarray(values.swapaxes(0, axis))
     mixed = weights @ front.reshape(len(front), -1)
-    return np.moveaxis(mixed.reshape(-1, *front.shape[1:]), 0, axis)
+    return mixed.reshape(-1, *front.shape[1:]).swapaxes(0, axis)
 
 
 def _weighted(planes: Sequence[NDArray[np.float32]], shares: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from segmentation.data.planes import resample, resampled
 from segmentation.data.preprocessing import Preprocessing
 from segmentation.scans import Scan, from_canonical, to_canonical
+from segmentation.scans.blocks import c_order
 from segmentation.scans.workspace import Workspace
 
 if TYPE_CHECKING:  # prediction without PyTorch prepares scans too
@@ -31,13 +32,19 @@ def plane_axis(scan: Scan, preprocessing: Preprocessing) -> int:
     return int(np.argmax(np.abs(to_canonical(scan).array.strides[1:])))
 
 
-def prepare_image(scan: Scan, preprocessing: Preprocessing, workspace: Workspace | None = None) -> NDArray[np.float32]:
+def prepare_image(
+    scan: Scan,
+    preprocessing: Preprocessing,
+    workspace: Workspace | None = None,
+    dtype: type[np.float32] | type[np.float16] = np.float32,
+) -> NDArray[np.floating[Any]]:
     """Prepare the intensities of ``scan``, plane by plane.
 
     Args:
         scan: Intensities in their own unit.
         preprocessing: What to do with them.
-        workspace: Where the prepared image lies; ``None`` takes memory.
+        workspace: Where the prepared image lies, in the order of its planes; ``None`` takes memory, in C order.
+        dtype: What the image is rounded to.
 
     Returns:
         Shape ``(C, *S)``, values in [0, 1], slice axis first.
@@ -58,14 +65,14 @@ def prepare_image(scan: Scan, preprocessing: Preprocessing, workspace: Workspace
         np.stack([mapping(channel[index]) for channel, mapping in zip(channels, mappings, strict=True)]) - corner
         for index in range(channels.shape[1])
     )
-    image = space.zeros((len(channels), *shape), np.float32)
+    image = space.zeros((len(channels), *shape), dtype)
     for index, plane in enumerate(resampled(planes, channels.shape[1:], shape)):
         np.clip(plane + corner, 0, 1, out=image[:, index])
         space.release()
     if preprocessing.slice_axis is not None:
         return image
     canonical = np.moveaxis(image, 1, axis + 1)
-    return np.ascontiguousarray(canonical) if workspace is None else canonical
+    return c_order(canonical) if workspace is None else canonical
 
 
 def prepare_label_map(labels: Scan, preprocessing: Preprocessing, classes: int) -> NDArray[np.uint8]:
@@ -76,7 +83,7 @@ def prepare_label_map(labels: Scan, preprocessing: Preprocessing, classes: int) 
         array = resample_labels(array, shape, classes)
     if preprocessing.slice_axis is not None:
         array = np.moveaxis(array, preprocessing.slice_axis, 0)
-    return np.ascontiguousarray(array, dtype=np.uint8)
+    return c_order(array.astype(np.uint8, copy=False))
 
 
 def restore_planes(

@@ -22,6 +22,7 @@ from segmentation.data.manifest import Dataset
 from segmentation.data.preprocessing import Normalisation, Preprocessing
 from segmentation.data.transforms import prepare_image, prepare_label_map
 from segmentation.scans import read_label_map, read_scan
+from segmentation.scans.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
 PREPROCESSING = Preprocessing(3, (1.2, 1.2, 2.0), None, 0, (Normalisation("window", 0, 255),))
@@ -181,6 +182,15 @@ def test_a_case_without_foreground_has_no_places(dataset, tmp_path):
     label = nib.load(dataset.cases[0].label)
     nib.Nifti1Image(np.zeros(label.shape, np.int16), label.affine).to_filename(dataset.cases[0].label)
     assert prepare(dataset, tmp_path).foreground() == []
+
+
+def test_half_precision_is_what_rounding_at_the_end_would_give(dataset):
+    """Planes rounded one by one, so that no whole image of single precision ever lies in memory."""
+    scan = read_scan(dataset.cases[0].images)
+    for preprocessing in (PREPROCESSING, SLICES, replace(PREPROCESSING, normalisation=(Normalisation("zscore"),))):
+        half = prepare_image(scan, preprocessing, Workspace(), np.float16)
+        assert half.dtype == np.float16
+        np.testing.assert_array_equal(half, prepare_image(scan, preprocessing).astype(np.float16))
 
 
 def test_large_structures_are_remembered_by_an_even_spread():

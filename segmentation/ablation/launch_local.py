@@ -1,19 +1,18 @@
 """Launcher ``local``: processes of this machine."""
 
-import multiprocessing
 import os
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from segmentation.ablation.forkserver import start_forkserver
+from segmentation.ablation.apart import start_apart
 from segmentation.ablation.ledger import fail
-from segmentation.ablation.work import failure, progress, work
+from segmentation.ablation.work import failure, progress
 from segmentation.config import AblateSettings
 
 GRACE_SECONDS = 5.0
@@ -35,7 +34,6 @@ def launch_local(folders: Sequence[Path], settings: AblateSettings, total: int) 
     Returns:
         One line for each run that failed.
     """
-    context = start_forkserver(["segmentation.ablation.work", "albumentations"])
     workers = settings.workers or _cores()
     waiting, failed, starts = list(folders), list[str](), Counter[Path]()
     running: dict[Path, BaseProcess] = {}
@@ -44,9 +42,8 @@ def launch_local(folders: Sequence[Path], settings: AblateSettings, total: int) 
             while waiting and len(running) < workers:
                 folder = waiting.pop(0)
                 starts[folder] += 1
-                running[folder] = context.Process(target=_work, args=(folder,), name=folder.name)
-                running[folder].start()
-            time.sleep(0.1)
+                running[folder] = start_apart(folder)
+            wait([process.sentinel for process in running.values()])
             for folder, process in [pair for pair in running.items() if not pair[1].is_alive()]:
                 del running[folder]
                 code = process.exitcode or 0
@@ -77,24 +74,6 @@ def _ended(running: dict[Path, BaseProcess]) -> Generator[None]:
             process.join(max(0.0, deadline - time.monotonic()))
             process.kill()
             process.join()
-
-
-def _work(folder: Path) -> None:
-    """Work on one run in a process of its own."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        failed = work(folder) is not None
-    except KeyboardInterrupt:  # the study has ended, and says so
-        failed = True
-    sys.exit(int(failed))
-
-
-def _end_with_parent() -> None:
-    """End this process when the one that started it is gone, so that a killed study leaves nothing running."""
-    parent = multiprocessing.parent_process()
-    if parent:
-        parent.join()
-        os._exit(1)
 
 
 def _reason(folder: Path, code: int, starts: int) -> str:

@@ -7,6 +7,7 @@ one thing that Ray cannot arrange, so it is tested on every node before the firs
 
 import logging
 import os
+import signal
 import socket
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from segmentation import SkipSegError, __version__
+from segmentation.ablation.apart import start_apart
 from segmentation.ablation.ledger import fail
-from segmentation.ablation.work import progress, work
+from segmentation.ablation.work import failure, progress
 from segmentation.config import AblateSettings
 
 CONNECT_SECONDS = 5.0
@@ -42,8 +44,7 @@ def launch_ray(folders: Sequence[Path], settings: AblateSettings, total: int) ->
     """
     with _connected(settings) as ray:
         _check_nodes(ray, folders)
-        # A process serves one run: the seeds, threads and memory of a run end with it.
-        task = ray.remote(num_cpus=1, num_gpus=settings.gpus, max_retries=settings.retries, max_calls=1)(_work)
+        task = ray.remote(num_cpus=1, num_gpus=settings.gpus, max_retries=settings.retries)(_work)
         return _collect(ray, task, list(folders), settings.workers or len(folders), total)
 
 
@@ -117,12 +118,19 @@ def _look(cwd: Path, folder: Path, version: str) -> str | None:
 
 
 def _work(cwd: Path, folder: Path) -> str | None:
-    """Work on one run, from the folder that relative paths start at."""
+    """Have a process of its own work on one run, from the folder that relative paths start at.
+
+    Ray's process stays for the next run, and with it the server that has the libraries.
+    """
     wrong = _look(cwd, folder, __version__)  # a node may have joined later
     if wrong:
         return wrong
     os.chdir(cwd)
-    return work(folder)
+    process = start_apart(folder, "ray._private.workers.default_worker")
+    process.join()
+    if (process.exitcode or 0) < 0:
+        os.kill(os.getpid(), signal.SIGKILL)  # Ray starts the run again, as if its own process had died
+    return failure(folder) if process.exitcode else None
 
 
 def _collect(ray: Any, task: Any, waiting: list[Path], workers: int, total: int) -> list[str]:

@@ -12,7 +12,6 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from segmentation.ablation.cell import run_cell
 from segmentation.ablation.lease import leased
 from segmentation.ablation.ledger import attempt, is_done
 from segmentation.runs import read_json
@@ -31,6 +30,8 @@ def work(folder: Path) -> str | None:
     with leased(folder), (folder / "log.txt").open("w", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
         if is_done(folder):
             return None
+        from segmentation.ablation.cell import run_cell  # brings PyTorch, which a launcher that only waits can spare
+
         try:
             with attempt(folder):
                 run_cell(read_config(folder / "config.yaml"))

@@ -1,17 +1,11 @@
 """How much memory a prediction may take, and what of it is left for arrays."""
 
-import ctypes
 import re
-import sys
 
 import psutil
 
 from segmentation import SkipSegError
 from segmentation.data.hardware import peak_memory
-
-_LARGE_BLOCK = 4 << 20
-_M_MMAP_THRESHOLD = -3
-"""Name of the setting in glibc's malloc.h."""
 
 _UNITS = {
     "": 1,
@@ -43,17 +37,6 @@ def parse_bytes(text: str) -> int:
     if found is None or found[2] not in _UNITS or float(found[1]) == 0:
         raise SkipSegError(f"memory must be an amount such as 2GiB or 800MB, got {text!r}")
     return int(float(found[1]) * _UNITS[found[2]])
-
-
-def return_freed_memory() -> None:
-    """Let the C library give every large block back to the system once it is free, in this process from now on.
-
-    Otherwise glibc keeps blocks of up to 32 MiB for later, and what PyTorch takes grows from window to window: by a
-    quarter within a scan. Other C libraries do not; there this does nothing.
-    """
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(library, "mallopt"):
-        library.mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
 
 
 def room_for_arrays(memory: str | None) -> int:

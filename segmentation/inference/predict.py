@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from segmentation import SkipSegError
 from segmentation.config import PredictSettings
-from segmentation.data.hardware import hardware_of
-from segmentation.inference.budget import return_freed_memory, room_for_arrays
+from segmentation.data.hardware import hardware_of, return_freed_memory
+from segmentation.inference.budget import room_for_arrays
 from segmentation.inference.cases import Work, find_work, map_ending, mask_ending, read_work
 from segmentation.inference.manifest import Manifest, source_signature
 from segmentation.inference.predictor import Extra, Predictor, Segmentation

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from segmentation import SkipSegError
 from segmentation.metrics.lesions import count_lesions
-from segmentation.metrics.masks import check_label_maps, check_spacing
+from segmentation.metrics.masks import check_label_maps, check_spacing, common_box
 from segmentation.metrics.overlap import Counts
 from segmentation.metrics.policy import case_state, worst_distance_mm
 from segmentation.metrics.surface import check_tolerance, surface_scores
@@ -98,6 +98,8 @@ def score_case(
     if ignore_label is not None:
         annotated = reference != ignore_label
         prediction, reference = prediction * annotated, reference * annotated
+    shape, box = reference.shape, common_box(prediction != 0, reference != 0)
+    prediction, reference = prediction[box], reference[box]
     _check_values("prediction", prediction, labels)
     _check_values("reference", reference, labels)
     boxes = [_boxes(label_map) for label_map in (prediction, reference)]
@@ -105,7 +107,7 @@ def score_case(
     for name, value in labels.items():
         box = _hull([found[value] for found in boxes if value in found], reference.ndim)
         masks = prediction[box] == value, reference[box] == value
-        rows.append({"class": name, **_score_class(*masks, reference.shape, spacing_mm, voxel_ml, tolerance_mm)})
+        rows.append({"class": name, **_score_class(*masks, shape, spacing_mm, voxel_ml, tolerance_mm)})
     return rows
 
 
@@ -167,6 +169,8 @@ def _check_values(name: str, label_map: NDArray[np.integer], labels: Mapping[str
 
 def _boxes(label_map: NDArray[np.integer]) -> dict[int, tuple[slice, ...]]:
     """Box around every value of a label map, shape ``(*S)``, found in one pass."""
+    if not label_map.size:
+        return {}
     found = ndimage.find_objects(label_map.astype(np.uint8, copy=False) if label_map.dtype == bool else label_map)
     return {value: box for value, box in enumerate(found, start=1) if box is not None}
 

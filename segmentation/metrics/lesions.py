@@ -1,12 +1,16 @@
 """Lesions as things: how many were found, and how many of the found are real."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 from segmentation.metrics.masks import check_masks, common_box
+from segmentation.metrics.nearest import flat_steps
 
 RULE = (
     "Lesions are connected components; voxels that touch at a face, an edge or a corner belong together (26 "
@@ -65,18 +69,37 @@ def count_lesions(prediction: NDArray[np.bool_], reference: NDArray[np.bool_]) -
     """
     check_masks(prediction, reference)
     box = common_box(prediction, reference)
-    predicted, touched = _components(prediction[box], reference[box])
-    annotated, detected = _components(reference[box], prediction[box])
+    masks = np.pad(prediction[box], 1), np.pad(reference[box], 1)
+    predicted, touched = _components(*masks)
+    annotated, detected = _components(*masks[::-1])
     return Lesions(reference=annotated, detected=detected, prediction=predicted, false=predicted - touched)
 
 
 def _components(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[int, int]:
-    """Number of components of a mask, shape ``(*S)``, and how many of them touch the other, same shape."""
-    if not mask.any():
+    """Number of components of a padded mask, shape ``(*S)``, and how many touch the other mask, same shape."""
+    starts, ends = _runs(mask)
+    if not len(starts):
         return 0, 0
-    components: NDArray[np.int32] = np.empty(mask.shape, np.int32)
-    ndimage.label(mask, structure=np.ones((3,) * mask.ndim), output=components)
-    number = int(components.max())
-    touched = np.zeros(number + 1, bool)
-    touched[components[mask & other]] = True
-    return number, int(touched.sum())
+    number, component = connected_components(_touching(starts, ends, mask.shape), directed=False)
+    shared, _ = _runs(mask & other)
+    return number, len(np.unique(component[starts.searchsorted(shared, side="right") - 1]))
+
+
+def _runs(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """First place of each run of a padded mask, shape ``(*S)``, in the flat array, and the first place after it."""
+    flat = mask.ravel()
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    return changes[::2], changes[1::2]
+
+
+def _touching(starts: NDArray[np.intp], ends: NDArray[np.intp], shape: Sequence[int]) -> csr_array:
+    """Graph of the runs that touch at a face, an edge or a corner, each pair once."""
+    steps = flat_steps(shape)[:-1]
+    jumps = [jump for way in product((-1, 0, 1), repeat=len(steps)) if (jump := int(np.dot(way, steps))) > 0]
+    # Runs are in order: those of a neighbouring line that touch one run follow each other.
+    first = ends.searchsorted(np.add.outer(starts, jumps))
+    count = starts.searchsorted(np.add.outer(ends, jumps), side="right") - first
+    before = count.cumsum() - count.ravel()
+    touched = np.arange(count.sum()) + np.repeat(first.ravel() - before, count.ravel())
+    bounds = np.append(0, count.sum(axis=1).cumsum())
+    return csr_array((np.ones(len(touched)), touched, bounds), shape=(len(starts), len(starts)))

@@ -84,10 +84,10 @@ def common_box(prediction: NDArray[np.bool_], reference: NDArray[np.bool_]) -> t
         >>> common_box(mask, mask)
         (slice(1, 3, None), slice(4, 5, None))
     """
-    union = prediction | reference
+    occupied = prediction | reference
     box: list[slice] = []
-    for axis in range(union.ndim):
-        others = tuple(other for other in range(union.ndim) if other != axis)
-        occupied = np.flatnonzero(union[tuple(box)].any(axis=others))
-        box.append(slice(int(occupied[0]), int(occupied[-1]) + 1) if occupied.size else slice(0, 0))
+    for axis in range(prediction.ndim):
+        lines = np.flatnonzero(np.logical_or.reduce(occupied, axis=tuple(range(1, prediction.ndim - axis))))
+        box.append(slice(int(lines[0]), int(lines[-1]) + 1) if lines.size else slice(0, 0))
+        occupied = np.logical_or.reduce(occupied)  # the other axes are looked for in the shadow, which is smaller
     return tuple(box)

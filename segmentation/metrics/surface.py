@@ -12,18 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 
 from segmentation import SkipSegError
 from segmentation.metrics.masks import check_masks, check_spacing, common_box
-from segmentation.metrics.policy import case_state, worst_distance_mm
-from segmentation.metrics.surface_elements import surface_elements
-
-Points = NDArray[np.float64]
-"""Places in mm, shape ``(N, D)``."""
-
-ROUNDING = 1e-9
-"""Relative slack of the tolerance: three steps of 0.1 mm lie within 0.3 mm although 3 * 0.1 > 0.3 in binary."""
+from segmentation.metrics.nearest import beyond, flat_steps, nearest_mm, padded
+from segmentation.metrics.policy import worst_distance_mm
+from segmentation.metrics.surface_elements import element_patterns, element_sizes
 
 
 @dataclass(frozen=True)
@@ -49,8 +43,7 @@ def surface_scores(
 ) -> SurfaceScores:
     """Compute the three surface scores of two masks.
 
-    The cost grows with the surface, not with the image: only the box around both masks is looked at, and
-    distances are taken from points to points.
+    Only the box around both masks is looked at, and distances are taken from surface to surface.
 
     Args:
         prediction: Predicted mask, shape ``(*S)``, 2-D or 3-D, boolean.
@@ -74,9 +67,9 @@ def surface_scores(
         SurfaceScores(hd95_mm=6.0, assd_mm=6.0, nsd=0.0)
     """
     check_tolerance(tolerance_mm)
+    pair = _padded_crops(prediction, reference, spacing_mm)
     return SurfaceScores(
-        *voxel_distances_mm(prediction, reference, spacing_mm),
-        surface_dice(prediction, reference, spacing_mm, tolerance_mm),
+        *_hd95_and_assd(*pair, prediction.shape, spacing_mm), _surface_dice(*pair, spacing_mm, tolerance_mm)
     )
 
 
@@ -105,13 +98,8 @@ def voxel_distances_mm(
         >>> voxel_distances_mm(mask, mask, spacing_mm=(1.0, 1.0))
         (0.0, 0.0)
     """
-    crops = _crop(prediction, reference, spacing_mm)
-    if crops is None:
-        distance = float("nan") if not (prediction.any() or reference.any()) else _diagonal(prediction, spacing_mm)
-        return distance, distance
-    there, back = _distances_both_ways(*(_boundary(mask, spacing_mm) for mask in crops))
-    hd95 = max(np.percentile(there, 95), np.percentile(back, 95))
-    return float(hd95), float(np.concatenate((there, back)).mean())
+    pair = _padded_crops(prediction, reference, spacing_mm)
+    return _hd95_and_assd(*pair, prediction.shape, spacing_mm)
 
 
 def surface_dice(
@@ -141,16 +129,7 @@ def surface_dice(
         1.0
     """
     check_tolerance(tolerance_mm)
-    crops = _crop(prediction, reference, spacing_mm)
-    if crops is None:
-        return 0.0 if prediction.any() or reference.any() else float("nan")
-    (prediction_points, prediction_areas), (reference_points, reference_areas) = (
-        surface_elements(mask, spacing_mm) for mask in crops
-    )
-    there, back = _distances_both_ways(prediction_points, reference_points)
-    within = tolerance_mm * (1 + ROUNDING)
-    correct = prediction_areas[there <= within].sum() + reference_areas[back <= within].sum()
-    return float(correct / (prediction_areas.sum() + reference_areas.sum()))
+    return _surface_dice(*_padded_crops(prediction, reference, spacing_mm), spacing_mm, tolerance_mm)
 
 
 def check_tolerance(tolerance_mm: float) -> None:
@@ -163,39 +142,56 @@ def check_tolerance(tolerance_mm: float) -> None:
         raise SkipSegError(f"tolerance_mm must be 0 or more and finite, got {tolerance_mm}; 1 to 2 mm are usual")
 
 
-def _crop(
+def _padded_crops(
     prediction: NDArray[np.bool_], reference: NDArray[np.bool_], spacing_mm: Sequence[float]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
-    """Crop two masks, shape ``(*S)``, to their common box; None if one of them is empty."""
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Crop two masks, shape ``(*S)``, to their common box, and pad them for the search of distances."""
     check_masks(prediction, reference)
     check_spacing(prediction.shape, spacing_mm)
     box = common_box(prediction, reference)
-    crops = prediction[box], reference[box]
-    return crops if case_state(*(int(np.count_nonzero(mask)) for mask in crops)) == "both" else None
+    return padded(prediction[box], spacing_mm), padded(reference[box], spacing_mm)
 
 
-def _diagonal(mask: NDArray[np.bool_], spacing_mm: Sequence[float]) -> float:
-    """Diagonal in mm of an image of shape ``(*S)``."""
-    return worst_distance_mm(mask.shape, spacing_mm)
+def _hd95_and_assd(
+    prediction: NDArray[np.bool_], reference: NDArray[np.bool_], shape: Sequence[int], spacing_mm: Sequence[float]
+) -> tuple[float, float]:
+    """HD95 and ASSD of two padded masks, shape ``(*S)``, of an image of the given shape."""
+    first, second = _boundary(prediction), _boundary(reference)
+    if not (first.any() and second.any()):
+        worst = worst_distance_mm(shape, spacing_mm) if first.any() or second.any() else float("nan")
+        return worst, worst
+    there, back = (
+        nearest_mm(np.flatnonzero(points), targets, spacing_mm)
+        for points, targets in ((first, second), (second, first))
+    )
+    hd95 = max(np.percentile(there, 95), np.percentile(back, 95))
+    return float(hd95), float(np.concatenate((there, back)).mean())
 
 
-def _boundary(mask: NDArray[np.bool_], spacing_mm: Sequence[float]) -> Points:
-    """Centres of the voxels of a mask, shape ``(*S)``, that have a face neighbour outside it."""
-    padded = np.pad(mask, 1)
-    core = tuple(slice(1, -1) for _ in mask.shape)
-    inner = mask.copy()
-    for axis in range(mask.ndim):
-        for neighbour in (slice(0, -2), slice(2, None)):
-            inner &= padded[(*core[:axis], neighbour, *core[axis + 1 :])]
-    return np.argwhere(mask & ~inner) * np.asarray(spacing_mm, np.float64)
+def _surface_dice(
+    prediction: NDArray[np.bool_], reference: NDArray[np.bool_], spacing_mm: Sequence[float], tolerance_mm: float
+) -> float:
+    """Surface Dice of two padded masks, shape ``(*S)``."""
+    sizes = element_sizes(tuple(map(float, spacing_mm)))
+    patterns = [element_patterns(mask) for mask in (prediction, reference)]
+    surfaces = [(pattern != 0) & (pattern != len(sizes) - 1) for pattern in patterns]
+    places = [np.flatnonzero(surface) for surface in surfaces]
+    if not all(map(len, places)):
+        return 0.0 if any(map(len, places)) else float("nan")
+    wrong = [beyond(*pair, spacing_mm, tolerance_mm) for pair in zip(places, surfaces[::-1], strict=True)]
+
+    def area(elements: Sequence[NDArray[np.intp]]) -> float:
+        found = np.concatenate([pattern.take(each) for pattern, each in zip(patterns, elements, strict=True)])
+        return float(np.bincount(found, minlength=len(sizes)) @ sizes)
+
+    return 1 - area(wrong) / area(places)
 
 
-def _distances_both_ways(first: Points, second: Points) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Distance from each point to the nearest of the other set, shapes ``(N,)`` and ``(M,)``."""
-    return _nearest(first, second), _nearest(second, first)
-
-
-def _nearest(points: Points, targets: Points) -> NDArray[np.float64]:
-    """Distance from each of N points to the nearest target, shape ``(N,)``."""
-    # Points of a grid share coordinates, for which scipy advises against balancing by medians.
-    return KDTree(targets, leafsize=32, balanced_tree=False, compact_nodes=False).query(points)[0]
+def _boundary(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The voxels of a padded mask, shape ``(*S)``, that have a face neighbour outside it."""
+    flat = mask.ravel()
+    inner = flat.copy()
+    for jump in flat_steps(mask.shape):  # beyond the end of a line lies the margin of the next: both are empty
+        inner[jump:] &= flat[:-jump]
+        inner[:-jump] &= flat[jump:]
+    return (flat & ~inner).reshape(mask.shape)

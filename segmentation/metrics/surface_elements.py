@@ -14,6 +14,8 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from segmentation.metrics.nearest import flat_steps
+
 Point = tuple[int, ...]
 """A place in a unit cube in half-edge units: corners have coordinates 0 and 2, middles of edges one 1."""
 
@@ -43,13 +45,30 @@ def surface_elements(
         >>> positions.tolist(), sizes.tolist()
         ([[0.0, 0.0], [0.0, 4.0], [3.0, 0.0], [3.0, 4.0]], [2.5, 2.5, 2.5, 2.5])
     """
-    padded = np.pad(mask, 1).view(np.uint8)
-    code = np.zeros([size + 1 for size in mask.shape], np.uint8)
-    for bit, corner in enumerate(product((0, 1), repeat=mask.ndim)):
-        code |= padded[tuple(slice(start, start + size) for start, size in zip(corner, code.shape, strict=True))] << bit
-    positions = np.argwhere((code != 0) & (code != 2 ** (2**mask.ndim) - 1))
-    sizes = element_sizes(tuple(float(size) for size in spacing_mm))
-    return positions * np.asarray(spacing_mm, np.float64), sizes[code[tuple(positions.T)]]
+    pattern = element_patterns(np.pad(mask, 1))[(slice(-1),) * mask.ndim]
+    sizes = element_sizes(tuple(map(float, spacing_mm)))[pattern]
+    positions = np.argwhere(sizes)
+    return positions * np.asarray(spacing_mm, np.float64), sizes[tuple(positions.T)]
+
+
+def element_patterns(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Tell for each place between voxels which of its corners are inside.
+
+    Args:
+        mask: Boolean mask, shape ``(*S)``, 2-D or 3-D, whose outermost voxels are empty.
+
+    Returns:
+        The pattern of each 2x2x2 neighbourhood, shape ``(*S)``, at the place of its first voxel: bit b is set when the
+        b-th corner is inside, the last axis counting fastest.
+
+    Examples:
+        >>> element_patterns(np.pad(np.ones((1, 1), bool), 1)).tolist()
+        [[8, 4, 0], [2, 1, 0], [0, 0, 0]]
+    """
+    flat = mask.ravel().view(np.uint8).copy()
+    for axis, jump in enumerate(reversed(flat_steps(mask.shape))):  # past the end of a line lies an empty margin
+        flat[:-jump] |= flat[jump:] << 2**axis
+    return flat.reshape(mask.shape)
 
 
 @cache

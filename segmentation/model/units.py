@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segmentation.config import Activation, NetworkSettings, Norm
+from segmentation.model.channels_last import instance_norm, is_channels_last
 
 Layer = Callable[..., nn.Module]
 """Builds a layer; one for each number of spatial axes."""
@@ -63,6 +64,8 @@ class InstanceNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise each channel of each image, shape ``(B, C, *S)``."""
+        if x.device.type == "cpu" and x.dtype == torch.float32 and is_channels_last(x):
+            return instance_norm(x, self.weight, self.bias)
         return torch.instance_norm(x, self.weight, self.bias, None, None, True, 0.0, 1e-5, True)
 
 

@@ -7,11 +7,14 @@ wrong by a digit. A name whose meaning is not certain gets a generic code and ke
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydicom.sr.coding import Code
 
 from segmentation import SkipSegError
+
+if TYPE_CHECKING:
+    from pydicom.sr.coding import Code
 
 NO_CODES: Mapping[str, Mapping[str, str]] = {}
 
@@ -91,9 +94,9 @@ class Term:
         side: Left, Right, Anterior or Posterior, where the name says so.
     """
 
-    category: Code
-    kind: Code
-    side: Code | None = None
+    category: "Code"
+    kind: "Code"
+    side: "Code | None" = None
 
 
 def term(name: str, codes: Mapping[str, Mapping[str, str]] = NO_CODES) -> Term:
@@ -199,7 +202,7 @@ _SRGB_TO_XYZ_D50 = np.array(
 )
 
 
-def _code(keyword: str) -> Code:
+def _code(keyword: str) -> "Code":
     """A SNOMED CT code of the standard's dictionary."""
     from pydicom.sr.codedict import codes  # its dictionary is large, and only whoever writes DICOM needs it
 
@@ -224,6 +227,8 @@ def _given(name: str, given: Mapping[str, str]) -> Term:
             )
     if (category := given.get("category", "organ")) not in CATEGORIES:
         raise SkipSegError(f"the category of {name!r} is one of {', '.join(CATEGORIES)}, got {category!r}")
+    from pydicom.sr.coding import Code  # brings the dictionary too
+
     return Term(_code(CATEGORIES[category]), Code(given["value"], given["scheme"], given["meaning"]))
 
 

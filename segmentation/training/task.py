@@ -12,6 +12,7 @@ from segmentation.config import OptimSettings
 from segmentation.data.preprocessing import Preprocessing
 from segmentation.data.transforms import standardise
 from segmentation.metrics.overlap import Counts, confusion
+from segmentation.model.channels_last import CHANNELS_LAST_NORMS, FORMAT, channels_last
 from segmentation.model.unet import UNet
 from segmentation.training.losses import build_loss, network_loss
 from segmentation.training.ranks import gather
@@ -66,17 +67,20 @@ class SegmentationTask(pl.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images in [0, 1], shape ``(B, C, *S)``, to logits, shape ``(B, K, *S)``."""
-        return self.network(standardise(images, self.preprocessing))
+        return self.network(self._ready(images))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         """Loss of one batch: images of shape ``(B, C, *S)`` in [0, 1] and labels of shape ``(B, *S)``."""
         images, labels = batch
-        loss = network_loss(self.network, self.loss, standardise(images, self.preprocessing), labels)
+        loss = network_loss(self.network, self.loss, self._ready(images), labels)
         self.train_losses.append(loss.detach())
         return loss
 
     def configure_optimizers(self) -> Any:
-        """AdamW or SGD, with the learning rate set anew at each step."""
+        """AdamW or SGD, with the learning rate set anew at each step; the weights get the layout of the maps."""
+        if self._channels_last:
+            # Else every step would copy them.
+            self.network.to(memory_format=FORMAT[self.network.dims])  # pyright: ignore[reportCallIssue]
         o = self.optim
         if o.optimizer == "adamw":
             optimizer: torch.optim.Optimizer = torch.optim.AdamW(
@@ -144,6 +148,16 @@ class SegmentationTask(pl.LightningModule):
     def validation_dice(self) -> list[float]:
         """Dice of each foreground class over all voxels of the validation patches; nan if absent from both."""
         return Counts.of_confusion(self.confusion).dice[1:].tolist()
+
+    @property
+    def _channels_last(self) -> bool:
+        """Whether the network is fastest with the channels last in memory."""
+        return self.device.type == "cpu" and self.network.settings.norm in CHANNELS_LAST_NORMS
+
+    def _ready(self, images: Tensor) -> Tensor:
+        """Standardised images, in the layout in which the network is fastest."""
+        images = standardise(images, self.preprocessing)
+        return channels_last(images) if self._channels_last else images
 
     def _swap_average(self) -> None:
         """Exchange the network's weights and their average."""

@@ -31,7 +31,7 @@ from segmentation import SkipSegError, __version__
 from segmentation.config import TrainSettings
 from segmentation.data.cache import CachedCase, cache_cases
 from segmentation.data.datamodule import PatchDataModule
-from segmentation.data.hardware import peak_memory
+from segmentation.data.hardware import kept_memory, peak_memory
 from segmentation.model.storage import save_model, save_weights
 from segmentation.runs import read_json, user_cache, write_json
 from segmentation.training.checkpoint import ExactResume, SafeCheckpointIO
@@ -138,7 +138,7 @@ def _fit(folder: Path, job: Job, rank: Rank) -> tuple[SegmentationTask, History]
     if rank.number == 0 and job.settings.track_updates:
         patch = torch.zeros(1, job.architecture.in_channels, *(job.settings.data.patch_size or ()))
         recorders += [UpdateRecorder(folder, patch), SnapshotRecorder(folder, epochs)]
-    with quiet_lightning():
+    with quiet_lightning(), kept_memory():
         trainer = build_trainer(job.settings, [*recorders, ExactResume(last)], rank)
         try:
             trainer.fit(task, load_data(job, steps, rank), ckpt_path=resume, weights_only=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segmentation.ablation import cell as cell_module
+from segmentation.ablation import score as score_module
 from segmentation.ablation.cell import run_cell
 from segmentation.ablation.ledger import is_done
 from segmentation.ablation.study import expand, read_study
@@ -67,13 +67,13 @@ def test_finished_cell_is_left_as_it_is(pictures, settings_of):
 def test_interrupted_after_training_gives_the_same_bytes(pictures, settings_of, results, monkeypatch, moment):
     whole = run_cell(settings_of(pictures, "whole"))
     settings = settings_of(pictures, "out")
-    real = getattr(cell_module, moment)
+    real = getattr(score_module, moment)
 
     def deadly(*args, **kwargs):
         real(*args, **kwargs)
         raise Killed
 
-    monkeypatch.setattr(cell_module, moment, deadly)
+    monkeypatch.setattr(score_module, moment, deadly)
     with pytest.raises(Killed):
         run_cell(settings)
     monkeypatch.undo()
@@ -101,17 +101,17 @@ def with_crumbs(dataset, seen):
 def test_held_out_cases_choose_steps_and_are_scored_without_them(make_dataset, tmp_path, settings_of, monkeypatch):
     dataset = make_dataset(tmp_path / "data", dims=2, patients=6, cases_each=1)
     settings, steps_applied = replace(settings_of(dataset, "out"), folds=2), []
-    real = cell_module.evaluate
+    real = score_module.evaluate
 
     def deadly(*args, **kwargs):
         raise Killed
 
-    monkeypatch.setattr(cell_module, "predict_cases", with_crumbs(dataset, steps_applied))
-    monkeypatch.setattr(cell_module, "evaluate", deadly)
+    monkeypatch.setattr(score_module, "predict_cases", with_crumbs(dataset, steps_applied))
+    monkeypatch.setattr(score_module, "evaluate", deadly)
     with pytest.raises(Killed):
         run_cell(settings)
     before = (settings.out / "model.json").read_bytes()
-    monkeypatch.setattr(cell_module, "evaluate", real)
+    monkeypatch.setattr(score_module, "evaluate", real)
     folder = run_cell(settings)
     assert (folder / "model.json").read_bytes() == before
     assert steps_applied == [[], []], "neither at first nor when the steps stand in model.json"

@@ -237,6 +237,6 @@ def test_ended_study_leaves_no_process_behind(tmp_path, pictures, write_study, h
         time.sleep(0.1)
     assert not any(map(is_running, started))
     if how != signal.SIGKILL:
-        again = "prepare, train, probe, ablate and suite continue where they stopped"
+        again = "prepare, train, predict, probe, ablate and suite continue where they stopped"
         told = f"interrupted; give the same command again: {again}"
         assert (process.returncode, error) == (1, f"skipseg: {told}\n")

@@ -7,52 +7,54 @@ import numpy as np
 import pytest
 
 from segmentation.config import AugmentSettings
-from segmentation.data.augment import NoAugmentation, VolumeAugmentation, build_augmentation, with_margin
+from segmentation.data.augment import NoAugmentation, VolumeAugmentation, VolumeChange, build_augmentation
+from segmentation.data.pictures import with_margin
 
 STRONG = AugmentSettings(strength=2.0, flip_axes=[0, 1])
 PATCHES = {2: (20, 26), 3: (9, 14, 12)}
 IGNORE = 4
 
 
-def patch(augmentation, channels: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def patch(size: tuple[int, ...], channels: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Image over the whole range and labels 0, 2 and 4, in blocks."""
     rng = np.random.default_rng(seed)
-    image = rng.random((channels, *augmentation.margin_size), np.float32)
+    image = rng.random((channels, *size), np.float32)
     image[:, :3], image[:, -3:] = 0, 1
-    labels = rng.choice([0, 2, IGNORE], tuple(-(-size // 4) for size in augmentation.margin_size)).astype(np.uint8)
+    labels = rng.choice([0, 2, IGNORE], tuple(-(-length // 4) for length in size)).astype(np.uint8)
     for axis in range(labels.ndim):
         labels = labels.repeat(4, axis)
-    return image, labels[tuple(slice(size) for size in augmentation.margin_size)]
+    return image, labels[tuple(slice(length) for length in size)]
+
+
+def changed(augmentation, channels: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """One drawn patch."""
+    change = augmentation.draw(np.random.default_rng(seed))
+    return change(*patch(change.size, channels))
 
 
 @pytest.mark.parametrize(("dims", "channels"), [(2, 1), (2, 3), (2, 5), (3, 1), (3, 2)])
 def test_images_stay_in_range_and_labels_hold_no_new_values(dims, channels):
     augmentation = build_augmentation(STRONG, PATCHES[dims])
     seen = set()
-    for seed in range(25):
-        image, labels = patch(augmentation, channels, seed)
-        kept = image.copy(), labels.copy()
-        changed, target = augmentation(image, labels, np.random.default_rng(seed))
-        assert (changed.shape, target.shape) == ((channels, *PATCHES[dims]), PATCHES[dims])
-        assert (changed.dtype, target.dtype) == (np.float32, np.uint8)
-        assert changed.flags.c_contiguous
+    for seed in range(40):
+        image, target = changed(augmentation, channels, seed)
+        assert (image.shape, target.shape) == ((channels, *PATCHES[dims]), PATCHES[dims])
+        assert (image.dtype, target.dtype) == (np.float32, np.uint8)
+        assert image.flags.c_contiguous
         assert target.flags.c_contiguous
-        assert 0 <= changed.min() <= changed.max() <= 1
+        assert 0 <= image.min() <= image.max() <= 1
         seen |= set(np.unique(target))
-        np.testing.assert_array_equal(image, kept[0])
-        np.testing.assert_array_equal(labels, kept[1])
     assert seen == {0, 2, IGNORE}
 
 
 @pytest.mark.parametrize(("dims", "channels"), [(2, 1), (2, 5), (3, 2)])
 def test_a_patch_depends_on_its_own_random_numbers_alone(dims, channels):
     first, second = (build_augmentation(STRONG, PATCHES[dims]) for _ in range(2))
-    image, labels = patch(first, channels)
-    expected = [first(image, labels, np.random.default_rng(seed)) for seed in range(12)]
+    expected = [changed(first, channels, seed) for seed in range(12)]
     assert any(not np.array_equal(expected[0][0], other[0]) for other in expected[1:])
     np.random.seed(3)
     for seed in reversed(range(12)):
-        again = second(image, labels, np.random.default_rng(seed))
+        again = changed(second, channels, seed)
         assert all(np.array_equal(a, b) for a, b in zip(again, expected[seed], strict=True))
 
 
@@ -60,49 +62,95 @@ def test_a_patch_depends_on_its_own_random_numbers_alone(dims, channels):
 def test_strength_0_is_the_identity(dims):
     augmentation = build_augmentation(replace(STRONG, strength=0), PATCHES[dims])
     assert isinstance(augmentation, NoAugmentation)
-    assert augmentation.patch_size == augmentation.margin_size == PATCHES[dims]
-    image, labels = patch(augmentation, 2)
-    changed, target = augmentation(image, labels, np.random.default_rng(0))
-    assert changed is image
-    assert target is labels
+    change = augmentation.draw(np.random.default_rng(0))
+    assert change.size == augmentation.patch_size == PATCHES[dims]
+    image, labels = patch(change.size, 2)
+    assert all(given is back for given, back in zip((image, labels), change(image, labels), strict=True))
 
 
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("size", [(24, 20, 16), (19, 23, 17), (18, 30, 22)])
-def test_image_and_labels_move_together_and_a_patch_left_alone_is_the_middle(dims, size):
+def test_image_and_labels_move_together_and_a_patch_left_alone_comes_back(dims, size):
     """An image that shows its labels still shows them, and some patches are neither turned nor mirrored."""
-    settings = AugmentSettings(strength=1, flip_axes=list(range(dims)))
-    augmentation = build_augmentation(settings, size[:dims])
-    _, labels = patch(augmentation, 1)
-    middle = tuple(
-        slice((m - p) // 2, (m - p) // 2 + p) for m, p in zip(augmentation.margin_size, size[:dims], strict=True)
-    )
+    augmentation = build_augmentation(AugmentSettings(flip_axes=list(range(dims))), size[:dims])
     untouched = 0
-    for seed in range(60 if dims == 2 else 40):
-        image, target = augmentation(labels[None] / np.float32(IGNORE), labels, np.random.default_rng(seed))
-        same = target == np.rint(image[0] * IGNORE / 2) * 2
+    for seed in range(100):
+        change = augmentation.draw(np.random.default_rng(seed))
+        _, labels = patch(change.size, 1)
+        image, target = change(labels[None] / np.float32(IGNORE), labels)
         means = [image[0][target == value].mean() for value in (0, 2, IGNORE) if (target == value).any()]
         assert means == sorted(means)
-        untouched += np.array_equal(target, labels[middle]) and bool(same.all())
+        margins = [(cut - wanted) // 2 for cut, wanted in zip(change.size, target.shape, strict=True)]
+        middle = tuple(slice(m, m + wanted) for m, wanted in zip(margins, target.shape, strict=True))
+        shown = np.rint(image[0] * IGNORE / 2) * 2
+        untouched += np.array_equal(target, labels[middle]) and np.array_equal(target, shown)
     assert untouched >= 2
 
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_only_the_named_axes_are_mirrored(dims):
-    settings = AugmentSettings(flip_axes=[1], rotate_degrees=0, scale=0)
-    augmentation = build_augmentation(settings, PATCHES[dims])
-    assert augmentation.margin_size == PATCHES[dims]
-    _, labels = patch(augmentation, 1)
-    image = np.full((1, *PATCHES[dims]), 0.5, np.float32)
-    seen = [augmentation(image, labels, np.random.default_rng(seed))[1] for seed in range(20)]
-    kept = sum(np.array_equal(target, labels) for target in seen)
-    turned = sum(np.array_equal(target, np.flip(labels, 1)) for target in seen)
+    augmentation = build_augmentation(AugmentSettings(flip_axes=[1], rotate_degrees=0, scale=0), PATCHES[dims])
+    kept = turned = 0
+    for seed in range(20):
+        change = augmentation.draw(np.random.default_rng(seed))
+        _, labels = patch(change.size, 1)
+        _, target = change(np.full((1, *change.size), 0.5, np.float32), labels)
+        margins = [(cut - size) // 2 for cut, size in zip(change.size, PATCHES[dims], strict=True)]
+        middle = labels[tuple(slice(m, m + p) for m, p in zip(margins, PATCHES[dims], strict=True))]
+        kept += np.array_equal(target, middle)
+        turned += np.array_equal(target, np.flip(middle, 1))
     assert kept + turned == 20
     assert kept > 2 < turned
 
 
+def test_flat_patches_turn_about_their_short_axis_alone():
+    augmentation = build_augmentation(AugmentSettings(scale=0), (24, 24, 4))
+    turned = 0
+    for seed in range(12):
+        change = augmentation.draw(np.random.default_rng(seed))
+        layers = np.broadcast_to(np.arange(change.size[2], dtype=np.uint8), change.size)
+        _, target = change(np.full((1, *change.size), 0.5, np.float32), layers)
+        assert (target == target[0, 0]).all()
+        turned += change.size[0] > 26
+    assert turned > 3
+
+
+def test_changes_come_as_often_and_reach_as_far_as_the_table_says():
+    augmentation = build_augmentation(AugmentSettings(strength=0.5, flip_axes=[0]), (16, 16, 16))
+    drawn = [augmentation.draw(np.random.default_rng(seed)) for seed in range(3000)]
+    assert all(isinstance(change, VolumeChange) for change in drawn)
+    found = {"turned": [c.matrix for c in drawn if c.matrix is not None], "mirrored": [c for c in drawn if c.mirrored]}
+    for change in (step for c in drawn for step in c.changes):
+        found.setdefault(change.func.__name__, []).append(change.keywords)
+    shares = {"turned": 0.6, "mirrored": 0.5, "scale": 0.3, "shift": 0.3, "gamma": 0.3, "add_noise": 0.15, "blur": 0.15}
+    assert {name: len(each) / 3000 for name, each in found.items()} == pytest.approx(shares, abs=0.04)
+    reach = [
+        ("scale", "factor", (0.9, 1.1)),
+        ("shift", "offset", (-0.04, 0.04)),
+        ("gamma", "exponent", (1 / 1.2, 1.2)),
+        ("add_noise", "deviation", (0, 0.015)),
+        ("blur", "sigmas", (0.3, 0.6)),
+    ]
+    for name, key, (low, high) in reach:
+        values = np.ravel([each[key] for each in found[name]])
+        assert (values.min(), values.max()) == pytest.approx((low, high), abs=0.02 * (high - low))
+    steps = np.linalg.norm(found["turned"], axis=1)
+    assert (steps.min(), steps.max()) == pytest.approx((0.9, 1.1), abs=0.002)
+    angles = np.degrees(np.arcsin(np.array(found["turned"])[:, -2, -1] / steps[:, -1]))
+    assert np.abs(angles).max() == pytest.approx(10, abs=1.5)
+
+
+def test_a_turned_patch_reads_no_more_than_it_needs():
+    augmentation = VolumeAugmentation(AugmentSettings(), (32, 32, 32))
+    sizes = [augmentation.draw(np.random.default_rng(seed)).size for seed in range(200)]
+    assert (32, 32, 32) in sizes
+    assert max(map(max, sizes)) < 32 * 1.2 * (np.cos(np.pi / 9) + 2 * np.sin(np.pi / 9)) + 4
+    enlarging = VolumeAugmentation(AugmentSettings(rotate_degrees=0), (32, 32, 32))
+    assert min(min(enlarging.draw(np.random.default_rng(seed)).size) for seed in range(200)) < 32
+
+
 def test_margins_are_even_and_about_a_half_at_most():
-    for size in ((20, 26), (17, 33), (9, 64, 64), (40, 56, 41)):
+    for size in ((20, 26), (17, 33)):
         for settings in (AugmentSettings(), STRONG, AugmentSettings(rotate_degrees=5, scale=0.01)):
             margins = np.array(with_margin(settings, size)) - size
             assert (margins >= 0).all()
@@ -111,22 +159,13 @@ def test_margins_are_even_and_about_a_half_at_most():
     assert with_margin(AugmentSettings(rotate_degrees=0, scale=0), (17, 33)) == (17, 33)
 
 
-def test_flat_patches_turn_about_their_short_axis_alone():
-    augmentation = VolumeAugmentation(AugmentSettings(scale=0), (24, 24, 4))
-    layers = np.broadcast_to(np.arange(augmentation.margin_size[2], dtype=np.uint8), augmentation.margin_size)
-    image = np.full((1, *augmentation.margin_size), 0.5, np.float32)
-    for seed in range(12):
-        _, target = augmentation(image, layers, np.random.default_rng(seed))
-        assert (target == target[0, 0]).all()
-
-
 @pytest.mark.parametrize("value", [-0.1, 1.1])
 def test_pictures_outside_of_the_range_are_refused(value):
-    augmentation = build_augmentation(STRONG, PATCHES[2])
-    image, labels = patch(augmentation, 1)
+    change = build_augmentation(STRONG, PATCHES[2]).draw(np.random.default_rng(0))
+    image, labels = patch(change.size, 1)
     image[0, 5, 5] = value
     with pytest.raises(ValueError, match=r"images must be in \[0, 1\] here"):
-        augmentation(image, labels, np.random.default_rng(0))
+        change(image, labels)
 
 
 def test_nobody_is_asked_for_a_newer_version():

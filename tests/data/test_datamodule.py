@@ -1,15 +1,18 @@
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from segmentation.config import AugmentSettings, DataSettings
 from segmentation.data import datamodule
+from segmentation.data.ahead import ThreadedLoader
 from segmentation.data.augment import NoAugmentation, build_augmentation
 from segmentation.data.cache import CachedCase, cache_cases
 from segmentation.data.datamodule import EpochSampler, PatchDataModule, PatchDataset
@@ -107,27 +110,27 @@ def test_the_foreground_share_reaches_the_patch(prepared, kind, augment):
 
 
 def test_the_rim_of_a_scan_is_shown_as_often_as_it_is_drawn(prepared, kind):
-    """Patches that are not turned reach the first and the last voxel of the case."""
+    """What is cut for a patch that is to be turned has the patch in its middle, also at the rim of the case."""
     _, patch = KINDS[kind]
-    augmented = patches(prepared[:1], kind, 0.0, augment=AUGMENT)
+    margins = (3, 4, 2)[: len(patch)]
+    wide = patches(prepared[:1], kind, 0.0, augmentation=Middle(patch, margins))
     plain = patches(prepared[:1], kind, 0.0, augmentation=NoAugmentation(patch))
-    margins = [(m - p) // 2 for m, p in zip(augmented.augmentation.margin_size, patch, strict=True)]
-    assert min(margins) > 0
-    augmented.augmentation = replace_call(augmented.augmentation, margins, patch)
-    assert all(equal(augmented[index], plain[index]) for index in range(20))
+    assert all(equal(wide[index], plain[index]) for index in range(20))
 
 
-def replace_call(augmentation, margins, patch):
-    """The same margins, without any change: the middle is cut out."""
+class Middle:
+    """Asks for a margin, and cuts it off again."""
 
-    class Middle:
-        patch_size, margin_size = augmentation.patch_size, augmentation.margin_size
+    def __init__(self, patch_size, margins) -> None:
+        self.patch_size = patch_size
+        self.size = tuple(p + 2 * m for p, m in zip(patch_size, margins, strict=True))
+        self.middle = tuple(slice(m, m + p) for p, m in zip(patch_size, margins, strict=True))
 
-        def __call__(self, image, labels, rng):
-            middle = tuple(slice(m, m + p) for m, p in zip(margins, patch, strict=True))
-            return np.ascontiguousarray(image[(slice(None), *middle)]), np.ascontiguousarray(labels[middle])
+    def draw(self, rng):
+        return self
 
-    return Middle()
+    def __call__(self, image, labels):
+        return np.ascontiguousarray(image[(slice(None), *self.middle)]), np.ascontiguousarray(labels[self.middle])
 
 
 def test_a_patch_larger_than_the_case_repeats_its_rim(prepared, kind):
@@ -153,6 +156,23 @@ def test_two_conditions_see_identical_batches_whatever_happened_before(prepared,
     assert torch.equal(torch.get_rng_state(), state)
     assert len(set(expected)) == len(expected) == 3
     assert hashed(module(prepared, kind, seed=1).train_dataloader()) != expected
+
+
+def test_threads_make_the_same_batches(prepared, kind, monkeypatch):
+    monkeypatch.setattr(datamodule, "MEMORY_SHARE", 0.0)  # several threads read one file
+    plain = module(prepared, kind, steps=8)
+    options = {"dataset": plain.train_patches, "batch_size": 2, "sampler": plain.sampler}
+    expected = hashed(plain.train_dataloader())
+    assert all(hashed(ThreadedLoader(threads, **options)) == expected for threads in (1, 4))
+
+
+def test_threads_load_where_a_gpu_computes(prepared, kind):
+    loaders = {}
+    for device in ("cpu", "cuda"):
+        data = module(prepared, kind)
+        data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)))
+        loaders[device] = {type(data.train_dataloader()), type(data.val_dataloader()[0])}
+    assert loaders == {"cpu": {DataLoader}, "cuda": {ThreadedLoader}}
 
 
 def test_epochs_are_blocks_of_sample_numbers():

@@ -1,5 +1,6 @@
 """Which hardware is planned for, found without PyTorch and in agreement with it."""
 
+import subprocess
 import sys
 
 import pytest
@@ -37,3 +38,27 @@ def test_build_is_read_from_the_files_of_pytorch(tmp_path, monkeypatch, line, bu
     built_for_cuda.cache_clear()
     assert built_for_cuda() == built
     built_for_cuda.cache_clear()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is read from Linux")
+@pytest.mark.parametrize(("held", "wanted"), [("nullcontext", "<"), ("kept_memory", ">")])
+def test_freed_memory_is_kept_for_a_while_where_that_is_asked_for(held, wanted):
+    """Blocks of 64 MiB, which glibc otherwise gives back at once; other C libraries do as they like."""
+    script = f"""
+from contextlib import nullcontext
+import re
+import numpy as np
+from segmentation.data.hardware import _glibc, kept_memory
+def resident():
+    return int(re.search(r"VmRSS:\\s*(\\d+)", open("/proc/self/status").read())[1]) >> 10
+before = resident()
+with {held}():
+    for _ in range(3):
+        np.full(64 << 20, 1, np.uint8)
+    during = resident() - before
+after = resident() - before
+assert _glibc() is None or during {wanted} 32, during
+assert after < 32, after
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis.extra import numpy as hnp
+from scipy import ndimage
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 
@@ -49,6 +50,21 @@ def test_counts_equal_those_of_a_graph(pair):
     detected = sum(bool(part & prediction) for part in annotated)
     false = sum(not part & reference for part in predicted)
     assert count_lesions(*pair) == Lesions(len(annotated), detected, len(predicted), false)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize(("shape", "share"), [((40, 50, 30), 0.03), ((40, 50, 30), 0.08), ((90, 110), 0.3)])
+def test_counts_equal_those_of_labelled_images(shape, share, order):
+    rng = np.random.default_rng(0)
+    prediction, reference = (np.asarray(rng.random(shape) < share, order=order) for _ in range(2))
+
+    def labelled(mask, other):
+        components, number = ndimage.label(mask, np.ones((3,) * mask.ndim))
+        return number, len(np.unique(components[mask & other]))
+
+    (predicted, touched), (annotated, detected) = labelled(prediction, reference), labelled(reference, prediction)
+    assert min(detected, predicted - touched) > 10
+    assert count_lesions(prediction, reference) == Lesions(annotated, detected, predicted, predicted - touched)
 
 
 def test_f1():

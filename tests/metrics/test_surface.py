@@ -6,9 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from monai.metrics import HausdorffDistanceMetric, SurfaceDiceMetric, SurfaceDistanceMetric
+from scipy import ndimage
+from scipy.spatial.distance import cdist
 
 from segmentation import SkipSegError
 from segmentation.metrics import surface_dice, surface_scores, voxel_distances_mm
+from segmentation.metrics.surface_elements import element_sizes
 
 GRIDS = [
     ((49, 67), (1.0, 1.0)),
@@ -37,6 +40,58 @@ def small_pairs(draw: st.DrawFn):
 def in_batch(mask):
     """Background and foreground as MONAI wants them, shape ``(1, 2, *S)``."""
     return torch.from_numpy(np.stack([~mask, mask]))[None].float()
+
+
+def boundary_voxels(mask):
+    """Voxels with a face neighbour outside the mask, by erosion."""
+    return np.argwhere(mask & ~ndimage.binary_erosion(mask))
+
+
+def elements(mask, spacing_mm):
+    """Place and size of every surface element, neighbourhood by neighbourhood."""
+    whole = np.pad(mask, 1)
+    windows = np.lib.stride_tricks.sliding_window_view(whole, (2,) * mask.ndim).reshape(-1, 2**mask.ndim)
+    codes = windows @ (1 << np.arange(2**mask.ndim))
+    places = np.argwhere(np.ones(np.subtract(whole.shape, 1), bool))
+    cut = (codes > 0) & (codes < 2 ** (2**mask.ndim) - 1)
+    return places[cut], element_sizes(tuple(spacing_mm))[codes[cut]]
+
+
+def plain_scores(prediction, reference, spacing_mm, tolerance_mm):
+    """The three scores by their definitions: distances of all pairs, nothing cropped."""
+
+    def both_ways(first, second):
+        distances = cdist(first * np.asarray(spacing_mm), second * np.asarray(spacing_mm))
+        return distances.min(axis=1), distances.min(axis=0)
+
+    there, back = both_ways(boundary_voxels(prediction), boundary_voxels(reference))
+    places, areas = zip(*(elements(mask, spacing_mm) for mask in (prediction, reference)), strict=True)
+    correct = sum(
+        area[distances <= tolerance_mm * (1 + 1e-9)].sum()
+        for area, distances in zip(areas, both_ways(*places), strict=True)
+    )
+    hd95 = max(np.percentile(there, 95), np.percentile(back, 95))
+    return hd95, np.concatenate((there, back)).mean(), correct / np.concatenate(areas).sum()
+
+
+@given(small_pairs(), st.sampled_from([0.0, 0.5, 1.0, 2.0, 30.0]))
+def test_scores_equal_the_plain_computation(pair, tolerance_mm):
+    prediction, reference, spacing_mm = pair
+    if prediction.any() and reference.any():
+        scores = surface_scores(prediction, reference, spacing_mm, tolerance_mm)
+        expected = plain_scores(prediction, reference, spacing_mm, tolerance_mm)
+        assert (scores.hd95_mm, scores.assd_mm, scores.nsd) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize(("shape", "spacing_mm"), GRIDS)
+@pytest.mark.parametrize("tolerance_mm", [1.0, 12.0])
+def test_scores_of_surfaces_near_and_far_equal_the_plain_computation(make_masks, shape, spacing_mm, tolerance_mm):
+    prediction, reference = make_masks(shape, seed=3)
+    prediction[..., :2] = True  # far from the reference
+    scores = surface_scores(prediction, reference, spacing_mm, tolerance_mm)
+    expected = plain_scores(prediction, reference, spacing_mm, tolerance_mm)
+    assert expected[0] > 5
+    assert (scores.hd95_mm, scores.assd_mm, scores.nsd) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 @monai_warns

@@ -333,7 +333,7 @@ def test_ctrl_c_is_one_line(pictures, tiny, results, tmp_path):
 def test_killed_at_random_moments_gives_the_same_bytes(volumes, tiny, results, tmp_path):
     changes = CHANGES | {"epochs": 8, "steps_per_epoch": 4}
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["segmentation.ablation.cell", "monai.transforms"])
+    context.set_forkserver_preload(["segmentation.ablation.cell", "segmentation.ablation.score", "monai.transforms"])
     process = context.Process(target=time.sleep, args=(0,))  # starts the server, which imports the libraries
     process.start()
     process.join()

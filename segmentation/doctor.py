@@ -28,17 +28,7 @@ EXTRAS = {
 }
 """Optional extra to what it is for; "coming" where no command uses it yet."""
 
-SHOWN = (
-    "torch",
-    "pytorch-lightning",
-    "monai",
-    "numpy",
-    "scipy",
-    "nibabel",
-    "pydicom",
-    "opencv-python-headless",
-    "blosc2",
-)
+SHOWN = ("torch", "pytorch-lightning", "monai", "numpy", "scipy", "nibabel", "pydicom", "albumentations", "blosc2")
 """Packages whose version is worth a word in a bug report."""
 
 

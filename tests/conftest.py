@@ -25,6 +25,9 @@ from segmentation.plain import from_plain
 settings.register_profile("skipseg", derandomize=True, deadline=None)
 settings.load_profile("skipseg")
 
+collect_ignore = [f"benchmarks/nnunet_{name}.py" for name in ("accuracy", "loader", "step")]
+"""Scripts that run in nnU-Net's own environment."""
+
 ROOT = Path(__file__).parents[1]
 AFFINE = np.array([[-0.9, 0.1, 0, 40], [0.1, 0.9, 0, -30], [0, 0, 2.5, 7], [0, 0, 0, 1]])
 """Voxel to world of the volumes: oblique, anisotropic, first axis towards the left."""

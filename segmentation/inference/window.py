@@ -89,7 +89,7 @@ class SlidingWindow:
         overlap: Share by which neighbours overlap, in [0, 1).
         batch_size: Windows computed at a time.
         workspace: Where the windows in progress are held; ``None`` takes memory.
-        after_windows: Called each time some windows are done.
+        after_windows: Called each time some windows are computed.
 
     Attributes:
         count: Windows so far.
@@ -193,9 +193,9 @@ class SlidingWindow:
             pending = next(batches, None)
             while pending is not None:
                 found, pending = pending.result(), next(batches, None)
+                self.after_windows()
                 while found:
                     yield found.popleft()
-                self.after_windows()
 
     def _found(self, cut: Cut, places: Sequence[Place]) -> deque[NDArray[np.float32]]:
         """Probabilities of windows, shape ``(K, *S)`` each: computed, or known from one of the same content."""

@@ -20,7 +20,8 @@ _LINEAR = {2: "bilinear", 3: "trilinear"}
 def crop_to(x: Tensor, size: Sequence[int]) -> Tensor:
     """Cut the far end of each spatial axis of ``x``, shape ``(B, C, *S)``, down to ``size``."""
     for axis, voxels in enumerate(size, start=2):
-        x = x.narrow(axis, 0, voxels)
+        if x.shape[axis] != voxels:  # a cut of nothing would still be copied on the way back
+            x = x.narrow(axis, 0, voxels)
     return x
 
 

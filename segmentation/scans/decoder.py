@@ -4,6 +4,7 @@ The decoders of JPEG, JPEG-LS and JPEG 2000 are C++ libraries, which a damaged s
 beside them. Here it ends a helper process, and the caller hears that the file cannot be decoded.
 """
 
+import atexit
 import json
 import os
 import select
@@ -84,6 +85,7 @@ class Decoder:
 
 decode = Decoder()
 """The decoder of this program."""
+atexit.register(decode.close)
 
 
 def serve() -> None:

@@ -19,7 +19,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", default=list(BENCHMARKS), metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--size", choices=("small", "full"), default="full", help="small shows that all works")
-    parser.add_argument("--repeats", type=int, default=3, help="rounds; medians are reported")
+    parser.add_argument("--repeats", type=int, default=1, help="rounds; medians are reported")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks.json"), help="file for the rows")
     given = parser.parse_args()
     if unknown := set(given.names) - set(BENCHMARKS):

@@ -17,7 +17,8 @@ zoom                 with it, 0.8 to 1.2       0.2, 0.7 to 1.4                wi
 mirrored, an axis    0.5                       0.5                            0.5
 contrast, factor     0.3, 0.8 to 1.2           0.15 and 0.15, 0.75 to 1.25    0.3, 0.8 to 1.2
                      (2-D: 0.75 to 1.25)       (brightness, contrast)
-brightness, added    0.3, 0.08 (2-D: 0.15)     none                           0.3, 0.08
+brightness, added    0.3, 0.08 (2-D: 0.15,     none                           0.3, 0.08
+                     with the contrast)
 gamma                0.3, 0.71 to 1.4          0.3 and 0.1, 0.7 to 1.5        0.3, 0.71 to 1.4
 noise, deviation     0.15, 0.03 (2-D: 0.06)    0.1, 0.1                       0.15, 0.03 (2-D: 0.06)
 blur, sigma          0.15, 0.3 to 0.9          0.2 times 0.5, 0.5 to 1        0.15, 0.3 to 0.9
@@ -72,7 +73,7 @@ class Work:
 
 SIZES = {
     "small": Work((56, 52, 48), 2, {(32, 32): (2, 4), (24, 24, 24): (2, 4)}),
-    "full": Work((320, 320, 192), 3, {(256, 256): (8, 160), (128, 128, 128): (2, 24)}),
+    "full": Work((320, 320, 192), 3, {(256, 256): (8, 800), (128, 128, 128): (2, 24)}),
 }
 
 

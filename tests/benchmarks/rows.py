@@ -124,17 +124,20 @@ def run(benchmark: Benchmark, arguments: Sequence[str] | None = None) -> int:
 
 def table(rows: Sequence[Row]) -> str:
     """Lay rows out for reading, one a line."""
-    lines = [f"{'':52}{'ours':>12}{'peer':>12}{'ratio':>10}{'target':>10}{'floor':>10}"]
+    lines = [f"{'':62}{'ours':>12}{'peer':>12}{'ratio':>9}{'target':>8}{'floor':>12}"]
     for row in rows:
         sign = "<=" if row.better == "less" else ">="
         target = "" if row.target is None else f"{sign}{row.target:g}"
         met = {None: "", True: "met", False: "missed"}[row.met]
-        cells = [_shown(row.ours, row.unit, 12), _shown(row.peer, row.unit, 12), _shown(row.ratio, "", 10)]
-        cells += [f"{target:>10}", _shown(row.floor, row.unit, 10), f"  {met:8}"]
-        lines.append(f"{row.name:52}{''.join(cells)}" + (f"  ({row.peer_name})" if row.peer_name else ""))
+        cells = [_shown(row.ours, row.unit, 12), _shown(row.peer, row.unit, 12), _shown(row.ratio, "", 9)]
+        cells += [f"{target:>8}", _shown(row.floor, row.unit, 12), f"  {met:6}"]
+        lines.append(f"{row.name:62}{''.join(cells)}" + (f"  ({row.peer_name})" if row.peer_name else ""))
     return "\n".join(lines)
 
 
 def _shown(value: float | None, unit: str, width: int) -> str:
     """A number of three digits with its unit, at the right of a cell."""
-    return f"{'' if value is None else f'{value:.3g} {unit}'.strip():>{width}}"
+    if value is None:
+        return " " * width
+    digits = f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{f'{digits} {unit}'.strip():>{width}}"

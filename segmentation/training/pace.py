@@ -21,7 +21,7 @@ from segmentation.config import PlanSettings, TrainSettings
 from segmentation.data.budgets import BUDGETS, ENOUGH_STEPS, budgets_by_cost
 from segmentation.data.cache import CachedCase
 from segmentation.data.datamodule import VALIDATION_PATCHES, PatchDataModule
-from segmentation.data.hardware import hardware_of
+from segmentation.data.hardware import hardware_of, kept_memory
 from segmentation.data.plan import Choice, Plan, make_plan, plan_path
 from segmentation.metrics import score_case
 from segmentation.scans import read_label_map
@@ -139,7 +139,7 @@ def measure_pace(job: Job, cases: Cases) -> Pace:
     network = job.architecture.build(settings.seed)
     task = SegmentationTask(network, settings.optim, job.preprocessing, job.architecture.classes, STEPS)
     data = PatchDataModule(*cases, job.preprocessing, settings.data, settings.augment, STEPS, settings.seed)
-    with quiet_lightning():
+    with quiet_lightning(), kept_memory():
         build_trainer(settings, [clock], Rank()).fit(task, data)
     return Pace(float(np.median(np.diff(clock.steps)[1:])), clock.validated - clock.steps[-1])
 

@@ -4,7 +4,7 @@
 
 A step is forward, loss at every supervised level, backward, clipping, SGD; in ours also the moving average of the
 weights, and what Lightning adds. The network is that of nnU-Net's plan; its parameters are counted and must agree. Each
-program has all cores and takes its steps in turn with the others. nnU-Net's is ``nnUNetTrainer.train_step``, which does
+program has all cores (one thread with ``--size small``) and takes its steps in turn with the others. nnU-Net's is ``nnUNetTrainer.train_step``, which does
 not compile on a CPU; MONAI's loop is DynUNet with DiceCELoss.
 
 The floor is the convolutions alone: forward and backward of each of the network's, on the shapes of the work and in the
@@ -77,7 +77,7 @@ def rows(options: Options) -> list[Row]:
 
 def compare(options: Options, name: str, work: Work, folder: Path) -> list[Row]:
     """Let the programs take steps of one work in turn."""
-    told = work.to_plain(os.cpu_count() or 1)
+    told = work.to_plain(threads=(os.cpu_count() or 1) if options.size == "full" else 1)
     path = write_work(told, folder)
     commands: dict[str, list[str | Path]] = {
         "ours": [sys.executable, "-m", "tests.benchmarks.skipseg_step", path],

@@ -99,3 +99,9 @@ def test_levels_stay_over_each_other_at_odd_sizes():
     assert torch.equal(up[..., 2:], x[..., 2:])
     assert Rescale(2, strides, 0, 2, "max")(x, (1, 4)).flatten().tolist() == [3, 7, 11, 12]
     assert Rescale(2, strides, 1, 1, "max")(x, (1, 13)) is x
+
+
+def test_a_cut_of_nothing_is_the_map_itself():
+    x = torch.zeros(1, 2, 5, 6)
+    assert crop_to(x, (5, 6)) is x
+    assert crop_to(x, (5, 4)).shape == (1, 2, 5, 4)

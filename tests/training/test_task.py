@@ -7,8 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from segmentation.config import NetworkSettings, OptimSettings
+from segmentation.model.channels_last import is_channels_last
 from segmentation.training.task import learning_rate_factor
 
 SCHEDULES = ("cosine", "poly", "constant")
@@ -113,3 +115,19 @@ def test_images_are_standardised(make_task):
     task = make_task()
     task.network.forward = lambda images: images
     torch.testing.assert_close(task(torch.full((1, 1, 3, 3), 0.8)), torch.full((1, 1, 3, 3), 2.0))
+
+
+@pytest.mark.parametrize(("norm", "last"), [("instance", True), ("none", True), ("batch", False), ("group", False)])
+def test_weights_and_images_have_the_layout_in_which_a_cpu_is_fastest(make_task, norm, last):
+    task = make_task(network=NetworkSettings(depth=1, width=8, norm=norm))
+    task.configure_optimizers()
+    weights = [weight for weight in task.network.parameters() if weight.ndim == 4 and min(weight.shape[1:]) > 1]
+    assert [is_channels_last(weight) for weight in weights] == [last] * len(weights)
+    maps = []
+    for layer in task.network.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(lambda layer, given, result: maps.append(is_channels_last(result)))
+    task.training_step((torch.rand(2, 1, 16, 16), torch.zeros(2, 16, 16, dtype=torch.long)), 0)
+    assert set(maps) == {last}
+    kept = task.final_weights()
+    assert all(torch.equal(value, kept[name]) for name, value in task.network.state_dict().items())

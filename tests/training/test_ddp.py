@@ -223,7 +223,7 @@ def test_interrupt_ends_every_process(pictures, tiny, tmp_path, asked):
     assert len(every) == 2
     process.send_signal(asked)
     out, error = process.communicate(timeout=30)
-    again = "prepare, train, probe, ablate and suite continue where they stopped"
+    again = "prepare, train, predict, probe, ablate and suite continue where they stopped"
     told = f"interrupted; give the same command again: {again}"
     assert (process.returncode, out, error) == (1, "", f"skipseg: {told}\n")
     wait_until(lambda: not any(map(is_running, every)), 10)

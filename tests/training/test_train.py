@@ -325,7 +325,7 @@ def test_ctrl_c_is_one_line(pictures, tiny, results, tmp_path):
     assert (out, err) == (
         "",
         "skipseg: interrupted; give the same command again: "
-        "prepare, train, probe, ablate and suite continue where they stopped\n",
+        "prepare, train, predict, probe, ablate and suite continue where they stopped\n",
     )
 
 

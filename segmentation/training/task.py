@@ -76,11 +76,13 @@ class SegmentationTask(pl.LightningModule):
         self.train_losses.append(loss.detach())
         return loss
 
-    def configure_optimizers(self) -> Any:
-        """AdamW or SGD, with the learning rate set anew at each step; the weights get the layout of the maps."""
-        if self._channels_last:
-            # Else every step would copy them.
+    def configure_model(self) -> None:
+        """Give the weights the layout of the maps, else every step copies them; before anything is made of them."""
+        if self._channels_last_on(self.trainer.strategy.root_device):
             self.network.to(memory_format=FORMAT[self.network.dims])  # pyright: ignore[reportCallIssue]
+
+    def configure_optimizers(self) -> Any:
+        """AdamW or SGD, with the learning rate set anew at each step."""
         o = self.optim
         if o.optimizer == "adamw":
             optimizer: torch.optim.Optimizer = torch.optim.AdamW(
@@ -149,15 +151,14 @@ class SegmentationTask(pl.LightningModule):
         """Dice of each foreground class over all voxels of the validation patches; nan if absent from both."""
         return Counts.of_confusion(self.confusion).dice[1:].tolist()
 
-    @property
-    def _channels_last(self) -> bool:
-        """Whether the network is fastest with the channels last in memory."""
-        return self.device.type == "cpu" and self.network.settings.norm in CHANNELS_LAST_NORMS
+    def _channels_last_on(self, device: torch.device) -> bool:
+        """Whether the network is fastest on a device with the channels last in memory."""
+        return device.type == "cpu" and self.network.settings.norm in CHANNELS_LAST_NORMS
 
     def _ready(self, images: Tensor) -> Tensor:
         """Standardised images, in the layout in which the network is fastest."""
         images = standardise(images, self.preprocessing)
-        return channels_last(images) if self._channels_last else images
+        return channels_last(images) if self._channels_last_on(images.device) else images
 
     def _swap_average(self) -> None:
         """Exchange the network's weights and their average."""

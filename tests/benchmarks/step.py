@@ -4,8 +4,8 @@
 
 A step is forward, loss at every supervised level, backward, clipping, SGD; in ours also the moving average of the
 weights, and what Lightning adds. The network is that of nnU-Net's plan; its parameters are counted and must agree. Each
-program has all cores (one thread with ``--size small``) and takes its steps in turn with the others. nnU-Net's is ``nnUNetTrainer.train_step``, which does
-not compile on a CPU; MONAI's loop is DynUNet with DiceCELoss.
+program has all cores, one with ``--size small``, and takes its steps in turn with the others. nnU-Net's is
+``nnUNetTrainer.train_step``, which does not compile on a CPU; MONAI's loop is DynUNet with DiceCELoss.
 
 The floor is the convolutions alone: forward and backward of each of the network's, on the shapes of the work and in the
 layout in which they are fastest, timed one by one.

@@ -163,7 +163,8 @@ def test_two_processes_take_the_steps_of_one_with_both_batches(several, pictures
     for row, expected in zip(read_csv(several / "metrics.csv"), read_csv(one / "metrics.csv"), strict=True):
         scores = [name for name in row if name != "val_loss"]  # the mean over batches, which are smaller here
         assert {name: float(row[name]) for name in scores} == pytest.approx(
-            {name: float(expected[name]) for name in scores}, abs=2e-4
+            {name: float(expected[name]) for name in scores},
+            abs=6e-4,  # of the Dice, that is one voxel
         )
     assert float(row["val_dice"]) > 0
     assert read_json(several / "run.json")["state"] == "finished"

@@ -120,7 +120,8 @@ def test_images_are_standardised(make_task):
 @pytest.mark.parametrize(("norm", "last"), [("instance", True), ("none", True), ("batch", False), ("group", False)])
 def test_weights_and_images_have_the_layout_in_which_a_cpu_is_fastest(make_task, norm, last):
     task = make_task(network=NetworkSettings(depth=1, width=8, norm=norm))
-    task.configure_optimizers()
+    task.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")))
+    task.configure_model()
     weights = [weight for weight in task.network.parameters() if weight.ndim == 4 and min(weight.shape[1:]) > 1]
     assert [is_channels_last(weight) for weight in weights] == [last] * len(weights)
     maps = []
@@ -131,3 +132,10 @@ def test_weights_and_images_have_the_layout_in_which_a_cpu_is_fastest(make_task,
     assert set(maps) == {last}
     kept = task.final_weights()
     assert all(torch.equal(value, kept[name]) for name, value in task.network.state_dict().items())
+
+
+def test_weights_on_a_gpu_keep_their_layout(make_task):
+    task = make_task()
+    task.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cuda", 0)))
+    task.configure_model()
+    assert all(weight.is_contiguous() for weight in task.network.parameters())

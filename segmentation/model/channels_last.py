@@ -54,6 +54,7 @@ def instance_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         >>> [round(v, 2) for v in instance_norm(x, torch.ones(2), torch.zeros(2))[0, 0, 0].tolist()]
         [-1.53, -1.09, -0.65, -0.22]
     """
+    # PyTorch does not say what apply returns.
     return _InstanceNorm.apply(x, weight, bias)  # pyright: ignore[reportReturnType, reportUnknownVariableType]
 
 
@@ -74,6 +75,7 @@ class _InstanceNorm(torch.autograd.Function):
         ctx.save_for_backward(centred, torch.stack(deviations), weight)
         return result
 
+    # PyTorch declares backward for any arguments, and calls it with one gradient a result.
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]

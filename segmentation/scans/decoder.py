@@ -44,23 +44,14 @@ class Decoder:
             RuntimeError: If no decoder is installed, or the stream cannot be decoded.
         """
         with self._lock:
-            process = self._started()
-            asked, answers = _pipe(process.stdin), _pipe(process.stdout)
             try:
-                asked.write(json.dumps(str(file.absolute())).encode() + b"\n")
-                asked.flush()
-            except BrokenPipeError:
-                pass  # It has died: there is no answer.
-            ready, _, _ = select.select([answers], [], [], self.patience_s)
-            line = answers.readline() if ready else b""
-            if not line:
+                about, pixels = self._ask(file)
+            except BaseException:  # an interrupt too: what is left of this answer must not become the next one
                 self.close()
-                raise RuntimeError("the decoder broke off" if ready else f"no answer after {self.patience_s:g} s")
-            about = json.loads(line)
-            if "error" in about:
-                raise RuntimeError(about["error"])
-            pixels = np.frombuffer(answers.read(about["bytes"]), about["dtype"])
-            return pixels.reshape(about["shape"])
+                raise
+        if "error" in about:
+            raise RuntimeError(about["error"])
+        return np.frombuffer(pixels, about["dtype"]).reshape(about["shape"])
 
     def close(self) -> None:
         """End the process, if one runs."""
@@ -68,6 +59,30 @@ class Decoder:
             self._process.kill()
             self._process.communicate()
             self._process = None
+
+    def forget(self) -> None:
+        """Leave the process to the one that started it, after a fork of this one."""
+        self._lock = threading.Lock()
+        self._process = None
+
+    def _ask(self, file: Path) -> tuple[dict[str, Any], bytes]:
+        """What the process says about a file, and its pixels."""
+        process = self._started()
+        asked, answers = _pipe(process.stdin), _pipe(process.stdout)
+        try:
+            asked.write(json.dumps(str(file.absolute())).encode() + b"\n")
+            asked.flush()
+        except BrokenPipeError:
+            pass  # It has died: there is no answer.
+        ready, _, _ = select.select([answers], [], [], self.patience_s)
+        if not ready:
+            raise RuntimeError(f"no answer after {self.patience_s:g} s")
+        line = answers.readline()
+        about = json.loads(line) if line.endswith(b"\n") else {"bytes": 1}
+        pixels = answers.read(about.get("bytes", 0))
+        if len(pixels) < about.get("bytes", 0):
+            raise RuntimeError("the decoder broke off")
+        return about, pixels
 
     def _started(self) -> "subprocess.Popen[bytes]":
         """The process, which runs."""
@@ -86,6 +101,7 @@ class Decoder:
 decode = Decoder()
 """The decoder of this program."""
 atexit.register(decode.close)
+os.register_at_fork(after_in_child=decode.forget)
 
 
 def serve() -> None:

@@ -171,7 +171,7 @@ def _job(settings: PlanSettings, plan: Plan, source: Source) -> Job:
         plan.write(path)
         wanted = TrainSettings(
             settings.dataset, Path(folder), epochs=1, steps_per_epoch=STEPS, plan=path, device=settings.device,
-            cache=settings.cache, folds=min(5, source.fingerprint.patients),
+            cache=settings.cache, folds=max(2, min(5, source.fingerprint.patients)),
         )  # fmt: skip
         return make_job(wanted, source)
 

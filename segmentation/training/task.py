@@ -79,6 +79,7 @@ class SegmentationTask(pl.LightningModule):
     def configure_model(self) -> None:
         """Give the weights the layout of the maps, else every step copies them; before anything is made of them."""
         if self._channels_last_on(self.trainer.strategy.root_device):
+            # The overload of PyTorch's declarations that takes a layout alone knows no layout of volumes.
             self.network.to(memory_format=FORMAT[self.network.dims])  # pyright: ignore[reportCallIssue]
 
     def configure_optimizers(self) -> Any:

@@ -212,7 +212,8 @@ def build_trainer(settings: TrainSettings, callbacks: Sequence[pl.Callback], ran
             "sync_batchnorm": settings.network.norm == "batch",
             "num_nodes": rank.nodes,
         }
-    # With its deterministic algorithms PyTorch fills every new tensor with NaN, to show who reads it too early.
+    # With its deterministic algorithms PyTorch fills every new tensor with NaN, to show who reads it too early. The
+    # setting belongs to a module that replaces itself when it is loaded, which a type checker does not see.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     cuda = settings.device != "cpu" and torch.cuda.is_available()
     precision: Any = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}.get(settings.precision)

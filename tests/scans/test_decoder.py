@@ -1,7 +1,9 @@
 """Compressed pixels are decoded in a process of their own, which may die without harm."""
 
 import io
+import signal
 import sys
+import threading
 
 import numpy as np
 import pydicom
@@ -78,3 +80,50 @@ def test_a_decoder_that_hangs_is_ended(tmp_path):
     decoder = Decoder([sys.executable, "-c", "import time; time.sleep(60)"], patience_s=0.2)
     with pytest.raises(RuntimeError, match=r"no answer after 0\.2 s"):
         decoder(tmp_path / "a.dcm")
+
+
+ANSWER = """
+import json, sys, time
+for line in sys.stdin:
+    value = int(json.loads(line)[-5])
+    sys.stdout.buffer.write(b'{"shape": [2], "dtype": "|u1", "bytes": 2}\\n' + bytes([value]))
+    sys.stdout.flush()
+    time.sleep(WAIT)
+    sys.stdout.buffer.write(bytes([value]))
+    sys.stdout.flush()
+"""
+
+
+def test_an_interrupted_answer_is_not_taken_for_the_next_files(tmp_path):
+    slow, quick = (ANSWER.replace("WAIT", wait) for wait in ("30", "0"))
+    decoder = Decoder([sys.executable, "-c", slow])
+    timer = threading.Timer(1.0, signal.raise_signal, [signal.SIGUSR1])
+    before = signal.signal(signal.SIGUSR1, signal.default_int_handler)
+    try:
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            decoder(tmp_path / "1.dcm")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    decoder.command = [sys.executable, "-c", quick]
+    assert decoder(tmp_path / "2.dcm").tolist() == [2, 2]
+    decoder.close()
+
+
+def test_an_answer_that_ends_half_way_is_refused(tmp_path):
+    half = """print('{"shape": [4], "dtype": "|u1", "bytes": 4}', flush=True); print("ab", end="", flush=True)"""
+    decoder = Decoder([sys.executable, "-c", half])
+    with pytest.raises(RuntimeError, match="broke off"):
+        decoder(tmp_path / "a.dcm")
+
+
+def test_a_forked_process_has_a_decoder_of_its_own(tmp_path):
+    decoder = Decoder([sys.executable, "-c", ANSWER.replace("WAIT", "0")])
+    assert decoder(tmp_path / "1.dcm").tolist() == [1, 1]
+    first = decoder._process
+    decoder.forget()
+    assert decoder(tmp_path / "2.dcm").tolist() == [2, 2]
+    assert first.poll() is None, "that of the other one runs on"
+    first.kill()
+    first.communicate()
+    decoder.close()

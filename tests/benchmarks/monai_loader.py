@@ -3,11 +3,8 @@
 Arguments: FOLDER of prepared arrays, PATCH like 128,128,128, BATCH, COUNT. Answers one line for each that it reads.
 """
 
-import json
 import math
-import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,8 @@ from monai import transforms as mt
 from monai.data.dataloader import DataLoader
 from monai.data.dataset import CacheDataset
 from torch.utils.data import RandomSampler
+
+from tests.benchmarks.worker import claim_output, timed
 
 KEYS = ("image", "label")
 
@@ -69,8 +68,7 @@ def pipeline(patch: Sequence[int]) -> Any:
 
 def main(folder: Path, patch: Sequence[int], batch: int, count: int) -> None:
     """Answer with the seconds that a patch took."""
-    answers = os.fdopen(os.dup(1), "w", 1)
-    os.dup2(2, 1)
+    answers = claim_output()
     torch.set_num_threads(1)
     names = sorted(folder.glob("*_image.npy"))
     files = [{"image": str(name), "label": str(name).replace("_image", "_label")} for name in names]
@@ -80,11 +78,9 @@ def main(folder: Path, patch: Sequence[int], batch: int, count: int) -> None:
     # Few files: drawn with repetition, so that every batch is full.
     batches = forever(DataLoader(data, batch_size=batch, sampler=RandomSampler(data, True, count)))
     for _ in sys.stdin:
-        cpu, wall = time.process_time(), time.perf_counter()
-        for _ in range(count // batch):
-            next(batches)
-        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        answers.write(json.dumps({"cpu_s": cpu / count, "wall_s": wall / count}) + "\n")
+        with timed(answers, count):
+            for _ in range(count // batch):
+                next(batches)
 
 
 def forever(loader: DataLoader) -> Any:

@@ -4,15 +4,15 @@ Answers one line for each line that it reads.
 """
 
 import json
-import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from monai.losses.dice import DiceCELoss
 from monai.networks.nets.dynunet import DynUNet
+
+from tests.benchmarks.worker import claim_output, timed
 
 
 def make_network(work: dict[str, Any]) -> DynUNet:
@@ -35,8 +35,7 @@ def make_network(work: dict[str, Any]) -> DynUNet:
 
 def main(path: Path) -> None:
     """Answer with the seconds of a step."""
-    answers = os.fdopen(os.dup(1), "w", 1)
-    os.dup2(2, 1)
+    answers = claim_output()
     work = json.loads(path.read_text())
     torch.set_num_threads(work["threads"])
     torch.manual_seed(0)
@@ -47,20 +46,18 @@ def main(path: Path) -> None:
     labels = torch.randint(0, work["classes"], (work["batch"], 1, *work["patch"]))
     parameters = sum(parameter.numel() for parameter in network.parameters())
     for _ in sys.stdin:
-        cpu, wall = time.process_time(), time.perf_counter()
-        optimiser.zero_grad()
-        outputs = network(images)
-        # All levels come at the size of the image, stacked along axis 1.
-        levels = outputs.unbind(dim=1) if network.deep_supervision else [outputs]
-        weights = [0.5**level for level in range(len(levels))]
-        losses = [w * loss(each, labels) for w, each in zip(weights, levels, strict=True)]
-        total = torch.stack(losses).sum() / sum(weights)
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 12)
-        optimiser.step()
-        total.item()
-        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        answers.write(json.dumps({"wall_s": wall, "cpu_s": cpu, "parameters": parameters}) + "\n")
+        with timed(answers, parameters=parameters):
+            optimiser.zero_grad()
+            outputs = network(images)
+            # All levels come at the size of the image, stacked along axis 1.
+            levels = outputs.unbind(dim=1) if network.deep_supervision else [outputs]
+            weights = [0.5**level for level in range(len(levels))]
+            losses = [w * loss(each, labels) for w, each in zip(weights, levels, strict=True)]
+            total = torch.stack(losses).sum() / sum(weights)
+            total.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 12)
+            optimiser.step()
+            total.item()
 
 
 if __name__ == "__main__":

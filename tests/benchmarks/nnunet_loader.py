@@ -1,4 +1,4 @@
-"""Patches of nnU-Net's own loader. Run by the Python of its environment; imports nothing of ours.
+"""Patches of nnU-Net's own loader. Run by the Python of its environment; imports nothing of ours but worker.py.
 
     nnunet_loader.py PATCH                          prepares the raw data set
     nnunet_loader.py PATCH BATCH COUNT STRENGTH     answers one line for each line that it reads
@@ -10,9 +10,7 @@ batchgeneratorsv2 with the probabilities and ranges of SkipSeg, see loader.py.
 
 import json
 import math
-import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +36,8 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import (
 )
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from tests.benchmarks.worker import claim_output, timed
 
 PATCH = [int(size) for size in sys.argv[1].split(",")]
 PREPARED = Path(str(nnUNet_preprocessed)) / "Dataset001_Loader"
@@ -107,17 +107,14 @@ def main() -> None:
     if len(sys.argv) == 2:
         prepare()
         return
-    answers = os.fdopen(os.dup(1), "w", 1)
-    os.dup2(2, 1)
+    answers = claim_output()
     batch, count, strength = int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     torch.set_num_threads(1)
     batches = loader(batch, strength)
     for _ in sys.stdin:
-        cpu, wall = time.process_time(), time.perf_counter()
-        for _ in range(count // batch):
-            next(batches)
-        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        answers.write(json.dumps({"cpu_s": cpu / count, "wall_s": wall / count}) + "\n")
+        with timed(answers, count):
+            for _ in range(count // batch):
+                next(batches)
 
 
 if __name__ == "__main__":

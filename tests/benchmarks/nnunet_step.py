@@ -1,4 +1,4 @@
-"""Steps of nnUNetTrainer on the CPU, as it trains. Run by the Python of its environment; imports nothing of ours.
+"""Steps of nnUNetTrainer on the CPU, as it trains. Run by its environment's Python; imports of ours worker.py alone.
 
     nnunet_step.py WORK.json
 
@@ -7,9 +7,7 @@ nnU-Net come by its environment variables. Answers one line for each line that i
 """
 
 import json
-import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,8 @@ import torch
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.nn import functional
+
+from tests.benchmarks.worker import claim_output, timed
 
 
 def make_trainer(folder: Path) -> Any:
@@ -57,17 +57,14 @@ def comparable(network: torch.nn.Module) -> int:
 
 def main(path: Path) -> None:
     """Answer with the seconds of a step."""
-    answers = os.fdopen(os.dup(1), "w", 1)
-    os.dup2(2, 1)
+    answers = claim_output()
     work = json.loads(path.read_text())
     torch.set_num_threads(work["threads"])
     trainer = make_trainer(path.parent)
     batch, parameters = make_batch(work, trainer), comparable(trainer.network)
     for _ in sys.stdin:
-        cpu, wall = time.process_time(), time.perf_counter()
-        trainer.train_step(batch)
-        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        answers.write(json.dumps({"wall_s": wall, "cpu_s": cpu, "parameters": parameters}) + "\n")
+        with timed(answers, parameters=parameters):
+            trainer.train_step(batch)
 
 
 if __name__ == "__main__":

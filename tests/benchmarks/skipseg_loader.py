@@ -3,10 +3,7 @@
 Prepares FOLDER/raw, as a training would, and answers one line for each line that it reads.
 """
 
-import json
-import os
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from segmentation.data.cache import CachedCase, cache_cases
 from segmentation.data.layouts import open_dataset
 from segmentation.data.preprocessing import Normalisation, Preprocessing
 from tests.benchmarks.phantoms import SPACING_MM
+from tests.benchmarks.worker import claim_output, timed
 
 DATASET = "Dataset001_Loader"
 
@@ -45,19 +43,16 @@ def batches(folder: Path, patch: Sequence[int], batch: int) -> Iterator[tuple[Te
 
 def main(folder: Path, patch: Sequence[int], batch: int, count: int, source: str) -> None:
     """Answer with the seconds that a patch took."""
-    answers = os.fdopen(os.dup(1), "w", 1)
-    os.dup2(2, 1)
+    answers = claim_output()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     if source == "disk":
         datamodule.MEMORY_SHARE = 0.0
     stream = batches(folder, patch, batch)
     for _ in sys.stdin:
-        cpu, wall = time.process_time(), time.perf_counter()
-        for _ in range(count // batch):
-            next(stream)
-        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        answers.write(json.dumps({"cpu_s": cpu / count, "wall_s": wall / count}) + "\n")
+        with timed(answers, count):
+            for _ in range(count // batch):
+                next(stream)
 
 
 if __name__ == "__main__":

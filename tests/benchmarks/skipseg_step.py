@@ -5,9 +5,7 @@ the next.
 """
 
 import json
-import os
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -24,6 +22,7 @@ from segmentation.plain import from_plain
 from segmentation.training.ranks import Rank
 from segmentation.training.task import SegmentationTask
 from segmentation.training.train import build_trainer, quiet_lightning
+from tests.benchmarks.worker import claim_output, timed
 
 STEPS = 10**6
 """Of the training: more than are asked for."""
@@ -54,16 +53,13 @@ class Batches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Give batches, and time what is done between them."""
         for _ in sys.stdin:
-            cpu, wall = time.process_time(), time.perf_counter()
-            yield self.images, self.labels
-            cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-            self.answers.write(json.dumps({"wall_s": wall, "cpu_s": cpu, "parameters": self.parameters}) + "\n")
+            with timed(self.answers, parameters=self.parameters):
+                yield self.images, self.labels
 
 
 def main(path: Path) -> None:
     """Train until nothing more is asked for."""
-    answers = os.fdopen(os.dup(1), "w", 1)
-    os.dup2(2, 1)
+    answers = claim_output()
     work = json.loads(path.read_text())
     torch.set_num_threads(work["threads"])
     optim = OptimSettings(optimizer="sgd", learning_rate=1e-2, weight_decay=3e-5, clip_norm=12.0)

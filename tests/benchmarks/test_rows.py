@@ -2,12 +2,14 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.benchmarks.rows import Options, Row, run, table
 from tests.benchmarks.worker import Worker, take_turns
 
+ROOT = Path(__file__).parents[2]
 FASTER = Row("a step", 4.0, "s", peer=5.0, peer_name="the other", target=0.9, floor=3.0, machine="here")
 WORSE = Row("Dice", 0.8, "", peer=0.9, peer_name="the other", target=1.0, better="more", machine="here")
 
@@ -46,14 +48,19 @@ def test_a_benchmark_is_a_command_that_writes_its_rows(tmp_path, capsys):
 
 def test_workers_take_turns(tmp_path):
     program = """
-import json, os, sys
-answers = os.fdopen(os.dup(1), "w", 1); os.dup2(2, 1)
+import sys, time
+from tests.benchmarks.worker import claim_output, timed
+answers = claim_output()
 for number, _ in enumerate(sys.stdin):
-    print("chatter")
-    answers.write(json.dumps({"value": number}) + "\\n")
+    with timed(answers, count=2, number=number):
+        print("chatter", flush=True)
+        time.sleep(0.1)
 """
-    with Worker([sys.executable, "-c", program], tmp_path / "log.txt") as worker:
-        assert take_turns({"it": worker}, repeats=3) == {"it": {"value": 2}}
+    with Worker([sys.executable, "-c", program], tmp_path / "log.txt", {"PYTHONPATH": str(ROOT)}) as worker:
+        found = take_turns({"it": worker}, repeats=3)["it"]
+    assert found["number"] == 2, "the median of 1, 2 and 3: the first round warms up"
+    assert 0.05 <= found["wall_s"] < 2
+    assert found["cpu_s"] < found["wall_s"]
     assert (tmp_path / "log.txt").read_text().count("chatter") == 4
 
 

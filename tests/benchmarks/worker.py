@@ -1,19 +1,22 @@
 """Programs that wait between measurements, so that ours and peers can take turns, each in its own environment.
 
 A worker reads a line for each measurement and answers with a line of JSON, a mapping of names to numbers. What it
-prints besides goes to its log. A script of a peer imports nothing of this project: it is started by the peer's Python
-and answers by these lines::
+prints besides goes to its log. A script of a peer is started by the peer's Python and imports nothing of this project
+but this module, which needs the standard library alone::
 
-    answers = os.fdopen(os.dup(1), "w", 1); os.dup2(2, 1)     # what libraries print goes to the log
+    answers = claim_output()
     for _ in sys.stdin:
-        answers.write(json.dumps(measure()) + "\\n")
+        with timed(answers):
+            work()
 """
 
 import json
 import os
 import statistics
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -71,6 +74,28 @@ class Worker:
         """End the program."""
         self.process.kill()
         self.process.communicate()
+
+
+def claim_output() -> IO[str]:
+    """Keep the output of this program for answers, whatever its libraries print, which goes to the log."""
+    answers = os.fdopen(os.dup(1), "w", 1)
+    os.dup2(2, 1)
+    return answers
+
+
+@contextmanager
+def timed(answers: IO[str], count: int = 1, **facts: float) -> Generator[None]:
+    """Answer with the seconds of the block, of the processor (``cpu_s``) and of the clock (``wall_s``).
+
+    Args:
+        answers: As of :func:`claim_output`.
+        count: Things done in the block; the seconds are those of one.
+        **facts: Told besides.
+    """
+    cpu, wall = time.process_time(), time.perf_counter()
+    yield
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    answers.write(json.dumps({"cpu_s": cpu / count, "wall_s": wall / count, **facts}) + "\n")
 
 
 def take_turns(

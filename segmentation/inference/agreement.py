@@ -1,8 +1,12 @@
-"""Whether a fast runtime says the same as PyTorch; the verdict is kept, so that later runs need no PyTorch."""
+"""Whether a fast runtime says the same as PyTorch, and what memory it takes.
+
+Both are kept, so that later runs need no PyTorch, and no window ahead of the first.
+"""
 
 import math
 import platform
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from segmentation.inference.backend import Array
-from segmentation.runs import content_hash, write_json
+from segmentation.runs import content_hash
 
 TOLERANCE = 2e-3
 """Largest difference of a probability.
@@ -36,6 +40,10 @@ class Verdict:
     agrees: bool
     difference: float
     changed: float
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain data; an infinite difference, as JSON has none, is ``None``."""
+        return asdict(self) | {"difference": self.difference if math.isfinite(self.difference) else None}
 
 
 def compare(found: Array, reference: Array) -> Verdict:
@@ -66,14 +74,18 @@ def compare(found: Array, reference: Array) -> Verdict:
 
 def verdict_file(export: Path, runtime: str, version: str) -> Path:
     """File, beside an exported model, with the verdict on one version of a runtime on this processor."""
-    about = {"export": export.stem, "runtime": runtime, "version": version, "cpu": processor()}
-    return export.with_name(f"verdict-{content_hash(about)[:16]}.json")
+    return _beside(export, "verdict", runtime=runtime, version=version)
 
 
-def keep_verdict(file: Path, verdict: Verdict, **about: Any) -> None:
-    """Write a verdict with what it is about; an infinite difference, as JSON has none, as ``None``."""
-    plain = asdict(verdict) | {"difference": verdict.difference if math.isfinite(verdict.difference) else None}
-    write_json(file, plain | about | {"cpu": processor()})
+def memory_file(export: Path, runtime: str, version: str, threads: int, shape: Sequence[int]) -> Path:
+    """File, beside an exported model, with the memory that images of shape ``(B, C, *S)`` take on this processor."""
+    return _beside(export, "memory", runtime=runtime, version=version, threads=threads, shape=list(shape))
+
+
+def _beside(export: Path, kind: str, **about: Any) -> Path:
+    """Name a file by what it is about, export and processor included."""
+    named = content_hash({"export": export.stem, "cpu": processor(), **about})
+    return export.with_name(f"{kind}-{named[:16]}.json")
 
 
 def processor() -> str:

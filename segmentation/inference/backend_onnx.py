@@ -49,6 +49,9 @@ class OnnxBackend:
 
         return mean_over_flips(compute, images, flips)
 
+    def get_ready(self, shape: tuple[int, ...]) -> None:
+        """Nothing is compiled for one shape ``(B, C, *S)``."""
+
     def batch_room(self, window: Sequence[int]) -> int:
         """One: more windows at a time only take more memory."""
         return 1

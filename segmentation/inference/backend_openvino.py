@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ class OpenVinoBackend:
         if threads:
             self._options["INFERENCE_NUM_THREADS"] = threads
         self._compiled: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self._compiling = Lock()
 
     def __call__(self, images: Array, flips: Flips = ((),)) -> Array:
         """Compute probabilities, shape ``(B, K, *S)``, of images of shape ``(B, C, *S)``, averaged over ``flips``.
@@ -62,14 +64,23 @@ class OpenVinoBackend:
         """One: more windows at a time only take more memory."""
         return 1
 
+    def get_ready(self, shape: tuple[int, ...]) -> None:
+        """Compile the network for images of ``shape`` ``(B, C, *S)``; other threads that need it wait.
+
+        Raises:
+            WindowRefusedError: If the network's pooling needs larger images.
+        """
+        self._request(shape)
+
     def _request(self, shape: tuple[int, ...]) -> Any:
         """The network for images of ``shape``, compiled if it is not yet."""
-        if shape not in self._compiled:
-            if len(self._compiled) == _SHAPES:
-                self._compiled.popitem(last=False)
-            self._compiled[shape] = self._compile(shape).create_infer_request()
-        self._compiled.move_to_end(shape)
-        return self._compiled[shape]
+        with self._compiling:
+            if shape not in self._compiled:
+                if len(self._compiled) == _SHAPES:
+                    self._compiled.popitem(last=False)
+                self._compiled[shape] = self._compile(shape).create_infer_request()
+            self._compiled.move_to_end(shape)
+            return self._compiled[shape]
 
     def _compile(self, shape: tuple[int, ...]) -> Any:
         """The network for images of ``shape``; the weights as they were read are let go."""

@@ -1,22 +1,25 @@
 """Which backend computes: the fastest that is installed and agrees with PyTorch. PyTorch loads only where it must."""
 
 import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from segmentation import SkipSegError
-from segmentation.inference.agreement import Verdict, compare, keep_verdict, verdict_file
+from segmentation.inference.agreement import Verdict, compare, memory_file, processor, verdict_file
 from segmentation.inference.backend import Array, Backend, Flips, WindowRefusedError
 from segmentation.inference.export_cache import cached_export
 from segmentation.model.folder import read_description
-from segmentation.runs import read_json
+from segmentation.runs import read_json, write_json
 
 log = logging.getLogger(__name__)
 
 RUNTIMES = ("openvino", "onnxruntime")
 """What computes on a CPU instead of PyTorch, the fastest first."""
 _AS_IS: Flips = ((),)
+_Kept = TypeVar("_Kept", bool, int)
 
 
 def open_backend(
@@ -74,11 +77,12 @@ class CheckedBackend:
         description = read_description(folder)
         export = cached_export(folder, description)
         self._runtime = _open_runtime(runtime, export, threads)
-        self._about = {"model": description["sha256"], "runtime": runtime, "version": self._runtime.version}
-        self._file = verdict_file(export, runtime, self._runtime.version)
-        self._folder, self._threads, self._strict = folder, threads, strict
+        version = self._runtime.version
+        self._about = {"model": description["sha256"], "runtime": runtime, "version": version, "cpu": processor()}
+        self._file = verdict_file(export, runtime, version)
+        self._export, self._folder, self._threads, self._strict = export, folder, threads, strict
         self._torch: Backend | None = None
-        self._agrees = _read_verdict(self._file)
+        self._agrees = _kept(self._file, "agrees", bool)
         if self._agrees is False:
             self._reject("in an earlier run")
 
@@ -107,6 +111,36 @@ class CheckedBackend:
         """One: more windows at a time only take more memory."""
         return 1
 
+    def expect(self, shape: tuple[int, ...]) -> int | None:
+        """Begin to compile for images of ``shape`` ``(B, C, *S)``, beside what follows, if what they take is known.
+
+        Returns:
+            Bytes that an earlier run measured, for this version of the runtime, this processor and these threads.
+        """
+        taken = _kept(self._memory_file(shape), "bytes", int) if self._agrees else None
+        if taken is not None:
+            thread = ThreadPoolExecutor(1)
+            thread.submit(self._runtime.get_ready, shape)  # what goes wrong goes wrong again when it is needed
+            thread.shutdown(wait=False)
+        return taken
+
+    def keep_memory(self, shape: tuple[int, ...], taken: int) -> None:
+        """Keep what images of ``shape`` ``(B, C, *S)`` took, in bytes, unless PyTorch had to compute too."""
+        if self._agrees and self._torch is None:
+            self._keep(self._memory_file(shape), {"bytes": taken, "shape": list(shape)})
+
+    def _keep(self, file: Path, found: dict[str, Any]) -> None:
+        """Write what was found, with what it is about, for later runs."""
+        try:
+            write_json(file, found | self._about)
+        except OSError as error:
+            log.debug("what was found of %s cannot be kept: %s", self._runtime.name, error)
+
+    def _memory_file(self, shape: tuple[int, ...]) -> Path:
+        """Where the memory that images of ``shape`` take is kept."""
+        threads = self._threads or os.cpu_count() or 1
+        return memory_file(self._export, self._runtime.name, self._runtime.version, threads, shape)
+
     def _judge(self, images: Array) -> None:
         """Compare with PyTorch on images of shape ``(B, C, *S)``."""
         try:
@@ -114,10 +148,7 @@ class CheckedBackend:
         except WindowRefusedError:
             return
         self._agrees = verdict.agrees
-        try:
-            keep_verdict(self._file, verdict, **self._about, shape=list(images.shape))
-        except OSError as error:
-            log.debug("the verdict on %s cannot be kept: %s", self._runtime.name, error)
+        self._keep(self._file, verdict.to_plain() | {"shape": list(images.shape)})
         if verdict.agrees:
             self._torch = None  # lets its memory go
         else:
@@ -148,13 +179,13 @@ def _is_empty(image: Array) -> bool:
     return bool((flat == flat[:, :1]).all())
 
 
-def _read_verdict(file: Path) -> bool | None:
+def _kept(file: Path, name: str, kind: type[_Kept]) -> _Kept | None:
     """What was found before; ``None`` if nothing, or nothing readable, stands."""
     try:
-        found = read_json(file)["agrees"]
+        found = read_json(file)[name]
     except (SkipSegError, OSError, KeyError, TypeError):
         return None
-    return found if isinstance(found, bool) else None
+    return found if isinstance(found, kind) else None
 
 
 def _open_runtime(name: str, export: Path, threads: int) -> Any:

@@ -5,7 +5,7 @@ import re
 import psutil
 
 from segmentation import SkipSegError
-from segmentation.data.hardware import peak_memory
+from segmentation.data.hardware import memory_now, peak_memory
 
 _UNITS = {
     "": 1,
@@ -39,18 +39,19 @@ def parse_bytes(text: str) -> int:
     return int(float(found[1]) * _UNITS[found[2]])
 
 
-def room_for_arrays(memory: str | None) -> int:
-    """Bytes that arrays may take now that the network has computed its first window.
+def room_for_arrays(memory: str | None, expected: int = 0) -> int:
+    """Bytes that arrays may take beside the network.
 
     Args:
         memory: What the whole process may take; ``None`` allows half of what is free besides.
+        expected: Bytes that the network will take beyond what the process takes now; none if it has computed.
 
     Raises:
         SkipSegError: If the network alone takes more.
     """
     if memory is None:
-        return psutil.virtual_memory().available // 2
-    limit, taken = parse_bytes(memory), peak_memory() + MARGIN
+        return max(0, psutil.virtual_memory().available - expected) // 2
+    limit, taken = parse_bytes(memory), max(peak_memory(), memory_now() + expected) + MARGIN
     if limit < taken:
         least = -(-taken // 2**20)
         raise SkipSegError(f"memory {memory} is less than this network takes for one window; give at least {least}MiB")

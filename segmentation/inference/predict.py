@@ -68,8 +68,9 @@ def predict(settings: PredictSettings) -> Iterator[Path]:
             log.warning("%d of %d scans were segmented before; --overwrite true computes them anew", known, len(works))
         for case in todo:
             case.known = manifest.holds(case.work.name)
+        expected = 0
         if any(case.error is None for case in todo):
-            predictor.warm_up()
+            expected = predictor.warm_up()
             new = [case.work.name for case in todo if not (case.error or _mask(case.work, settings).exists())]
             try:
                 works[0].root.mkdir(parents=True, exist_ok=True)
@@ -77,7 +78,7 @@ def predict(settings: PredictSettings) -> Iterator[Path]:
             except OSError as error:
                 reason = f"{works[0].root} cannot be written to ({error.strerror})"
                 raise SkipSegError(f"{reason}; give a folder for the masks by --output") from None
-        space = Workspace(room_for_arrays(settings.memory), works[0].root)
+        space = Workspace(room_for_arrays(settings.memory, expected), works[0].root)
         failed: list[str] = []
         for case in _Pipeline(settings, predictor, space, manifest.content["models"]).run(todo):
             manifest.record(case.work.name, case.source, "failed" if case.error else "done", **case.facts())

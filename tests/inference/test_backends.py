@@ -3,6 +3,7 @@ import logging
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from segmentation import SkipSegError
 from segmentation.config import NetworkSettings
 from segmentation.data.preprocessing import Normalisation, Preprocessing
 from segmentation.inference import backends, export_cache, export_onnx
-from segmentation.inference.agreement import Verdict, compare, keep_verdict, processor, verdict_file
+from segmentation.inference.agreement import Verdict, compare, memory_file, processor, verdict_file
 from segmentation.inference.backend import WindowRefusedError
-from segmentation.inference.backends import open_backend
+from segmentation.inference.backends import CheckedBackend, open_backend
 from segmentation.inference.export_cache import cached_export
 from segmentation.model.architecture import Architecture
 from segmentation.model.folder import read_description, write_description
@@ -45,6 +46,7 @@ class Runtime:
         self.torch = open_backend(folder, backend="torch")
         self.error = error
         self.calls = 0
+        self.ready: list[tuple[int, ...]] = []
 
     def __call__(self, images: np.ndarray, flips: Any = ((),)) -> np.ndarray:
         self.calls += 1
@@ -54,6 +56,9 @@ class Runtime:
 
     def batch_room(self, window: Any) -> int:
         return 1
+
+    def get_ready(self, shape: tuple[int, ...]) -> None:
+        self.ready.append(shape)
 
 
 @pytest.fixture
@@ -100,11 +105,17 @@ def test_a_verdict_is_of_one_export_runtime_and_version():
     assert verdict_file(export, "r", "1") == files[0]
 
 
-def test_a_verdict_names_the_processor_and_is_json(tmp_path: Path):
-    keep_verdict(tmp_path / "v.json", Verdict(False, np.inf, 1.0), model="m")
-    found = json.loads((tmp_path / "v.json").read_text())
-    assert found == {"agrees": False, "difference": None, "changed": 1.0, "model": "m", "cpu": processor()}
-    assert processor()
+def test_memory_is_of_one_export_runtime_version_shape_and_count_of_threads():
+    export = Path("x") / "aa.onnx"
+    base = (export, "r", "1", 2, (1, 1, 8, 8))
+    others = [(Path("x") / "bb.onnx", *base[1:]), (export, "q", *base[2:]), (export, "r", "2", *base[3:])]
+    others += [(*base[:3], 1, base[4]), (*base[:4], (2, 1, 8, 8))]
+    assert len({memory_file(*about) for about in [base, *others]}) == 6
+    assert memory_file(*base) == memory_file(*base)
+
+
+def test_a_verdict_is_json():
+    assert Verdict(False, np.inf, 1.0).to_plain() == {"agrees": False, "difference": None, "changed": 1.0}
 
 
 # Choice
@@ -118,6 +129,7 @@ def test_the_first_window_decides_and_the_verdict_stays(folder: Path, runtime: R
     (verdict,) = (folder.parent / "exports").iterdir()
     found = json.loads(verdict.read_text())
     assert found["agrees"]
+    assert found["cpu"] == processor() != ""
     assert found["model"] == read_description(folder)["sha256"]
     again = open_backend(folder)
     again(IMAGES)
@@ -169,6 +181,31 @@ def test_an_unreadable_verdict_is_made_anew(folder: Path, runtime: Runtime, cont
     verdict.write_text(content)
     open_backend(folder)(IMAGES)
     assert json.loads(verdict.read_text())["agrees"] is True
+
+
+def test_memory_that_was_measured_is_expected_of_the_same_shape(folder: Path, runtime: Runtime):
+    shape = IMAGES.shape
+    first = CheckedBackend(folder, "openvino")
+    first.keep_memory(shape, 1)
+    assert first.expect(shape) is None, "the runtime had not shown that it agrees"
+    first(IMAGES)
+    assert first.expect(shape) is None, "nothing was measured"
+    second = CheckedBackend(folder, "openvino")
+    second.keep_memory(shape, 2**20)
+    assert [CheckedBackend(folder, "openvino").expect(each) for each in (shape, (1, 1, 8, 8))] == [2**20, None]
+    assert CheckedBackend(folder, "openvino", threads=7).expect(shape) is None
+    until = time.monotonic() + 5
+    while not runtime.ready and time.monotonic() < until:
+        time.sleep(0.01)
+    assert runtime.ready == [shape]
+
+
+def test_memory_that_pytorch_took_too_is_not_kept(folder: Path, runtime: Runtime):
+    open_backend(folder)(IMAGES)
+    backend = CheckedBackend(folder, "openvino")
+    backend(IMAGES[..., :1])  # refused, so PyTorch computes
+    backend.keep_memory(IMAGES.shape, 1)
+    assert CheckedBackend(folder, "openvino").expect(IMAGES.shape) is None
 
 
 def test_a_verdict_that_cannot_be_kept_is_no_obstacle(folder: Path, runtime: Runtime):

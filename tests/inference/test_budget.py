@@ -35,6 +35,14 @@ def test_arrays_get_what_the_network_leaves():
     assert room_for_arrays(None) > 0
 
 
+def test_arrays_leave_room_for_what_is_still_to_be_taken():
+    limit = f"{peak_memory() + MARGIN + 2**32}"
+    assert room_for_arrays(limit, 2**31) < room_for_arrays(limit) - 2**30
+    assert room_for_arrays(None, 2**60) == 0
+    with pytest.raises(SkipSegError, match="less than this network takes"):
+        room_for_arrays(limit, 2**33)
+
+
 def test_too_little_memory_is_refused_with_what_is_enough():
     with pytest.raises(
         SkipSegError, match=r"memory 1MiB is less than this network takes .* at least \d+MiB"

@@ -48,9 +48,9 @@ def write_scan(path: Path, shape: tuple[int, int, int]) -> Path:
     return path
 
 
-def predict(model: Path, scan: Path, masks: Path, *options: str) -> int:
+def predict(model: Path, scan: Path, masks: Path, *options: str, backend: str = "torch") -> int:
     """Peak memory of the command, in bytes."""
-    command = ["predict", "--model", str(model), "--input", str(scan), "--output", str(masks), "--backend", "torch"]
+    command = ["predict", "--model", str(model), "--input", str(scan), "--output", str(masks), "--backend", backend]
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, *command, *options], capture_output=True, text=True, check=False
     )
@@ -93,3 +93,24 @@ def test_a_tight_limit_gives_the_same_mask_as_none(tmp_path: Path):
     first, second = (nib.nifti1.load(tmp_path / name / "short.nii.gz").get_fdata() for name in ("free", "tight"))
     np.testing.assert_array_equal(first, second)
     assert first.any()
+
+
+@pytest.mark.slow
+def test_memory_measured_in_an_earlier_run_bounds_later_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    model, scan = write_model(tmp_path / "model", 0.9), write_scan(tmp_path / "long.nii.gz", (512, 512, 120))
+    small = write_scan(tmp_path / "small.nii.gz", (90, 85, 70))
+    predict(model, small, tmp_path / "first", backend="openvino")  # exports, and compares with PyTorch
+    assert not list(tmp_path.rglob("memory-*.json"))
+    peak = predict(model, small, tmp_path / "second", backend="openvino")
+    (kept,) = tmp_path.rglob("memory-*.json")
+    taken = json.loads(kept.read_text())["bytes"]
+    assert 10 * 2**20 < taken < peak
+    limit = f"{peak // 2**20 + 110}MiB"
+    peaks = [predict(model, scan, tmp_path / "known", "--memory", limit, backend="openvino")]
+    kept.unlink()
+    peaks.append(predict(model, scan, tmp_path / "anew", "--memory", limit, backend="openvino"))
+    print(f"limit {limit}, peaks {[each // 2**20 for each in peaks]}")
+    assert max(peaks) < peak + 110 * 2**20
+    masks = [(tmp_path / name / "long.nii.gz").read_bytes() for name in ("known", "anew")]
+    assert masks[0] == masks[1]

@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -15,6 +16,15 @@ LIBRARIES = ("segmentation.ablation.cell", "segmentation.ablation.score", "album
 """What a run needs: imported once by the server, and some seconds of every run if it were not."""
 
 
+def start_server(*more: str) -> ForkServerContext | SpawnContext:
+    """Start the server, which imports its libraries meanwhile; give the context whose processes it forks.
+
+    Args:
+        more: Modules that the server is to import besides.
+    """
+    return start_forkserver([*LIBRARIES, *more])
+
+
 def start_apart(folder: Path, *more: str) -> BaseProcess:
     """Start a process that works on the run in ``folder``, from this working folder and with this environment.
 
@@ -23,10 +33,9 @@ def start_apart(folder: Path, *more: str) -> BaseProcess:
 
     Args:
         folder: Run folder, with its frozen config.yaml.
-        more: Modules that the server is to import besides.
+        more: As of :func:`start_server`.
     """
-    context = start_forkserver([*LIBRARIES, *more])
-    process = context.Process(target=_work, args=(Path.cwd(), dict(os.environ), folder), name=folder.name)
+    process = start_server(*more).Process(target=_work, args=(Path.cwd(), dict(os.environ), folder), name=folder.name)
     process.start()
     return process
 

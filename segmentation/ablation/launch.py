@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from segmentation import SkipSegError
+from segmentation.ablation.apart import start_server
 from segmentation.ablation.freeze import freeze
 from segmentation.ablation.lease import leases, remove_leases
 from segmentation.ablation.ledger import is_done
@@ -42,8 +43,11 @@ def ablate(settings: AblateSettings) -> Path:
             if is_done(run.folder):
                 remove_leases(run.folder)
         if waiting and settings.launcher != "none":
+            launch = find_launcher(settings.launcher)
+            if settings.launcher == "local":
+                start_server()  # imports what the runs need while their arrays are prepared
             prepare(waiting, settings.cache or user_cache())
-            failed = find_launcher(settings.launcher)([run.folder for run in waiting], settings, len(runs))
+            failed = launch([run.folder for run in waiting], settings, len(runs))
     if failed:
         raise SkipSegError(f"{len(failed)} of {len(runs)} runs failed; rerun to try them again: " + "; ".join(failed))
     return settings.out

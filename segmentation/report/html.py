@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from segmentation.report import tables
+from segmentation.report.axes import significant
 
 
 def environment() -> Environment:
@@ -29,8 +30,10 @@ def environment() -> Environment:
         budget=tables.budget,
         p_value=tables.p_value,
         duration=duration,
+        volume=significant,
     )
-    found.globals.update(security=security, scripts=())
+    shared: dict[str, Any] = {"security": security, "scripts": ()}
+    found.globals.update(shared)
     return found
 
 
@@ -63,13 +66,13 @@ def duration(seconds: float | None) -> str:
     """Print a time with a unit that suits it.
 
     Examples:
-        >>> duration(25.21), duration(754), duration(8000)
-        ('25 s', '12.6 min', '2.2 h')
+        >>> duration(0.71), duration(3.71), duration(25.21), duration(754), duration(8000)
+        ('0.71 s', '3.7 s', '25 s', '12.6 min', '2.2 h')
     """
     if seconds is None:
         return tables.ABSENT
     if seconds < 120:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.{0 if seconds >= 10 else 1 if seconds >= 1 else 2}f} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 

@@ -249,7 +249,7 @@ def test_numbers_in_print():
 def test_a_short_logarithmic_axis_has_steps_between_the_powers():
     assert [text for _, text in tick_names(LogScale(0.1, 10.0))] == ["0.1", "0.2", "0.5", "1", "2", "5", "10"]
     assert axis_for([], log=True) == LogScale(0.1, 1.0)
-    assert axis_for([-1.0, 1.0], log=True) == LogScale(1.0, 10.0)
+    assert axis_for([-1.0, 1.0], log=True) == LogScale(1.0, 2.0)
 
 
 def test_names_below_a_picture_stand_fold_or_turn():

@@ -163,3 +163,9 @@ def test_onnxruntime_neither_reports_nor_numbers_this_machine(ramp: Path, tmp_pa
     environment = {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "PATH": ""}
     subprocess.run([sys.executable, "-c", program], check=True, env=environment)
     assert list(home.iterdir()) == []
+
+
+def test_openvino_tells_nobody_of_its_use():
+    from openvino.tools.ovc import telemetry_utils
+
+    assert telemetry_utils.tm.__name__ == "openvino.tools.ovc.telemetry_stub"

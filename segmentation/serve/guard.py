@@ -27,9 +27,11 @@ OPEN_PATHS = ("/api/health",)
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _BODY_BYTES = 1 << 16
 _CLIENTS = 4096
+_FORGOTTEN_SECONDS = 60.0
 _BURST = 10
-_WRONG_TOKENS = 0.2
-"""Wrong tokens a second that one client may send, in bursts of ten times... as many."""
+"""Requests that may come at once, in parts of those of a second."""
+_WRONG_TOKENS = (0.2, 10)
+"""Wrong tokens that one client may send: a second, and at once."""
 
 _PAGE_POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval' blob:; style-src 'self'; img-src 'self' data: blob:; "
@@ -69,15 +71,17 @@ class Rules:
 
 
 class Buckets:
-    """Counts what each client does: ``rate`` a second, in bursts of ten times as many.
+    """Counts what each client does.
 
     Args:
-        rate: A second.
-        clock: Seconds.
+        rate: How often a second it may do it, in the long run.
+        burst: How often at once.
+        clock: Tells seconds.
     """
 
-    def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.rate = rate
+        self.burst = max(burst, 1.0)
         self.clock = clock
         self._left: dict[str, tuple[float, float]] = {}
 
@@ -85,16 +89,11 @@ class Buckets:
         """Count one more; False if it is too much."""
         now = self.clock()
         if len(self._left) > _CLIENTS:
-            self._left = {who: each for who, each in self._left.items() if now - each[1] < _BURST}
-        left, then = self._left.get(client, (self.rate * _BURST, now))
-        left = min(self.rate * _BURST, left + (now - then) * self.rate)
-        self._left[client] = (max(left - 1, 0) if left >= 1 else left, now)
+            self._left = {who: each for who, each in self._left.items() if now - each[1] < _FORGOTTEN_SECONDS}
+        left, then = self._left.get(client, (self.burst, now))
+        left = min(self.burst, left + (now - then) * self.rate)
+        self._left[client] = (left - 1 if left >= 1 else left, now)
         return left >= 1
-
-    def is_empty(self, client: str) -> bool:
-        """Whether one more would be too much."""
-        left, then = self._left.get(client, (self.rate * _BURST, self.clock()))
-        return left + (self.clock() - then) * self.rate < 1
 
 
 class Guard:
@@ -108,8 +107,8 @@ class Guard:
     def __init__(self, app: App, rules: Rules) -> None:
         self.app = app
         self.rules = rules
-        self._requests = Buckets(rules.rate)
-        self._wrong = Buckets(_WRONG_TOKENS)
+        self._requests = Buckets(rules.rate, _BURST * rules.rate)
+        self._wrong = Buckets(*_WRONG_TOKENS)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -153,12 +152,11 @@ class Guard:
         """Refuse a request to the API without the token; who sends many wrong ones has to wait."""
         if self.rules.token is None or not path.startswith("/api/") or path in OPEN_PATHS:
             return None
-        if self._wrong.is_empty(client):
-            return 429, "too many wrong tokens; wait a little", {"retry-after": "10"}
         kind, _, given = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and _equal(given.strip(), self.rules.token):
             return None
-        self._wrong.take(client)
+        if not self._wrong.take(client):
+            return 429, "too many wrong tokens; wait a little", {"retry-after": "10"}
         return 401, "this server needs its token", {"www-authenticate": "Bearer"}
 
     def _knows(self, host: str) -> bool:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
@@ -18,6 +18,9 @@ from segmentation import SkipSegError
 
 _LOOK_SECONDS = 0.1
 """Time between two looks at what a worker takes."""
+
+PROGRAM = (sys.executable, "-m", "segmentation.serve.worker")
+"""What runs in a worker process: kind of the task, bytes of memory and process id of the server follow."""
 
 _HEADROOM = 2
 """Memory of its own that a worker may ask for, in parts of what it may hold: not all that is asked for is used."""
@@ -64,12 +67,13 @@ class Worker:
     Args:
         kind: As of :func:`segmentation.serve.worker.main`.
         limits: What it may take.
+        program: As :data:`PROGRAM`.
     """
 
-    def __init__(self, kind: Literal["take_in", "segment"], limits: Limits) -> None:
+    def __init__(self, kind: Literal["take_in", "segment"], limits: Limits, program: Sequence[str] = PROGRAM) -> None:
         self.limits = limits
         memory = limits.memory * _HEADROOM if limits.hard else 0
-        command = [sys.executable, "-m", "segmentation.serve.worker", kind, str(memory), str(os.getpid())]
+        command = [*program, kind, str(memory), str(os.getpid())]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

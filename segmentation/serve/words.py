@@ -7,6 +7,7 @@ _LISTING = re.compile(r":? \[0\] .*", re.DOTALL)
 """Series that a message lists: descriptions and ids."""
 _REASON = re.compile(r"(cannot be \w+(?: as [\w ]+)?) \(.*?\)(?=[;,.]|$)", re.DOTALL)
 """Words of a library, which may repeat what it could not read."""
+_TAG = re.compile(r"<[^>]*>")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _UID = re.compile(r"\b\d+(?:\.\d+){3,}\b")
 _PATH = re.compile(r"(?:[^\s:;,]*/)[^\s:;,]*")
@@ -24,13 +25,14 @@ def cleaned(text: str) -> str:
         >>> cleaned("scan.nii.gz cannot be read as NIfTI (bad value 'Doe^Jane'); is it complete? restore it")
         'the upload cannot be read as NIfTI; is it complete? restore it'
         >>> cleaned("/state/uploads/7/000001.dcm: space 'Doe' is not known <b>")
-        'the upload: space ... is not known b'
+        'the upload: space ... is not known'
     """
     text = _LISTING.sub("", " ".join(text.split()))
+    text = _TAG.sub("", text)
     text = _REASON.sub(r"\1", text)
     text = _QUOTED.sub("...", text)
     text = _UID.sub("...", text)
     text = _PATH.sub("the upload", text)
     text = _FILE.sub("the upload", text)
-    text = re.sub(r"[^ -;=?-~]", "", text)
+    text = re.sub(r"[^ -;=?-~]", "", text).strip()
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."

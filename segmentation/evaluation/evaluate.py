@@ -77,7 +77,7 @@ def evaluate(
     if len(dims) > 1:
         raise SkipSegError("volumes and pictures cannot share a table: mm and pixels differ; score them apart")
     rows = [row for of_case in rows_of.values() for row in of_case]
-    not_shown = draw_worst(pairs, rows_of, out / "overlays", ignore_label, overlays)
+    not_shown = draw_worst(pairs, rows_of, out, labels, ignore_label, overlays)
     summary = summarise(rows, tolerance_mm, unit="px" if dims == {2} else "mm")
     summary["warnings"] = [*warnings, *not_shown]
     write_csv(out / "cases.csv", rounded(rows), CASE_COLUMNS)

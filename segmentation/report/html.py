@@ -39,11 +39,12 @@ def script(name: str) -> Markup:
     return Markup((Path(__file__).parent / name).read_text(encoding="utf-8"))
 
 
-def security(scripts: Sequence[str]) -> Markup:
+def security(scripts: Sequence[str], modules: bool = False) -> Markup:
     """Say what a page may load and run: nothing but itself, and of scripts only those that it was written with.
 
     Args:
         scripts: Texts of its script elements, to the letter.
+        modules: Whether they may also run modules that they unpack from the page itself.
 
     Examples:
         >>> security([])
@@ -53,7 +54,8 @@ def security(scripts: Sequence[str]) -> Markup:
     """
     digests = [base64.b64encode(hashlib.sha256(each.encode()).digest()).decode() for each in scripts]
     rules = ["default-src 'none'", "img-src data:", "style-src 'unsafe-inline'"]
-    rules += [" ".join(["script-src", *(f"'sha256-{digest}'" for digest in digests)])] * bool(digests)
+    sources = [*(f"'sha256-{digest}'" for digest in digests), *["blob:"] * modules]
+    rules += [" ".join(["script-src", *sources])] * bool(sources)
     return Markup("; ".join(rules))
 
 

@@ -52,11 +52,14 @@ def write_report(folder: Path) -> Path:
 
 def render(study: Study, results: Mapping[str, Any]) -> str:
     """Fill the page; every name and number from a file is escaped."""
+    pictures = gallery.collect(study, results)
     return (
         environment()
         .get_template("report.html.j2")
         .render(
             written_by=results["written_by"],
+            scripts=pictures.scripts,
+            modules=bool(pictures.openable),
             probes=read_probes(study.runs[0].folder) if study.single else [],
             glyph=glyph,
             results=results,
@@ -74,7 +77,7 @@ def render(study: Study, results: Mapping[str, Any]) -> str:
             differences=[c for c in results["contrasts"] if c["metric"] != results["primary_metric"] and c["n"]],
             labels={measure: tables.measure_label(measure, results) for measure in MEASURES},
             curves=list(_curves(study)),
-            gallery=gallery.collect(study, results),
+            gallery=pictures,
             differing=_differing(study),
             shared=_shared(study),
             other_conventions=any(_conventions_differ(c["by_convention"]) for c in results["conditions"].values()),

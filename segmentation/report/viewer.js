@@ -3,12 +3,17 @@
 //
 //   const viewer = await SkipSegViewer.mount(element, {
 //     image: { name, data, window?: [min, max] },                    // data: bytes of a .nii or .nii.gz file
-//     masks: [{ name, data, labels: [{ value, name, colour }] }],    // the first one is shown
-//     scalars?: [{ name, data }],                                    // maps such as uncertainty, off at first
-//     at?: [x, y, z],                                                // place of the crosshair in mm
+//     masks: [{ name, data, labels: [{ value, name, colour }] }],    // colour: "#56b4e9"
+//     mask?: 0,                                                      // which one is shown, null for none
+//     scalars?: [{ name, data, range?: [low, high] }],               // maps such as uncertainty, off at first; clear below low
+//     at?: [x, y, z],                                                // place of the crosshair in mm, towards right, anterior, superior
+//     moved?: ([x, y, z]) => {},                                     // hears where the reader, not a program, moved the crosshair
 //     library?: "/niivue.js",                                        // address of NiiVue; by default the block in the page
 //   });
+//   viewer.setOpacity(0.5); viewer.setMask(1); viewer.setClass(value, false); viewer.setScalar(0, true); viewer.setWindow(-160, 240);
+//   viewer.setLayout("axial"); viewer.locate(x, y, z); viewer.focus(); viewer.dispose();
 //
+// Layouts are planes, axial, coronal, sagittal and render; the range of a scalar is 0.02 to 1 unless given.
 // Where NiiVue or WebGL 2 is missing, a sentence in the element says so and the result is null: show slices instead.
 globalThis.SkipSegViewer = (() => {
   const LAYOUTS = { planes: ["Planes", 3], axial: ["Axial", 0], coronal: ["Coronal", 1], sagittal: ["Sagittal", 2], render: ["3-D", 4] };
@@ -60,26 +65,33 @@ globalThis.SkipSegViewer = (() => {
   }
 
   class Viewer {
-    #view; #options; #root; #place; #layout = "planes"; #mask = 0; #opacity = 0.5; #hidden = new Set(); #turn = [110, 10]; #boxed; #id;
+    #view; #options; #root; #place; #layout = "planes"; #mask = 0; #opacity = 0.5; #hidden = new Set(); #turn = [110, 10]; #boxed; #placing = false; #id;
 
     constructor(root, place, options) { [this.#root, this.#place, this.#options, this.#id] = [root, place, options, `skipseg-viewer-${++mounted}`]; }
 
     async start(stage) {
-      const { image, masks = [], scalars = [], library, at } = this.#options;
+      const { image, masks = [], mask = 0, scalars = [], library, at } = this.#options;
       const [low, high] = image.window ?? [null, null];
+      this.#mask = mask;
       const volumes = [
-        { ...image, cal_min: low, cal_max: high },
-        ...masks.map((mask, index) => ({ ...mask, opacity: index ? 0 : this.#opacity, colormap_label: lookup(mask.labels, this.#hidden) })),
-        ...scalars.map((scalar) => ({ ...scalar, opacity: 0, colormap: "viridis" })),
+        { name: image.name, data: image.data, cal_min: low, cal_max: high },
+        ...masks.map(({ name, data, labels }, index) => (
+          { name, data, opacity: index === mask ? this.#opacity : 0, colormap_label: lookup(labels, this.#hidden) })),
+        ...scalars.map(({ name, data, range: [clear, most] = [0.02, 1] }) => (
+          { name, data, opacity: 0, colormap: "viridis", colormap_type: 1, cal_min: clear, cal_max: most })),
       ];
       this.#view = await SkipSegNiiVue.host(stage, volumes, OPTIONS, (message) => this.#hear(message), library);
       this.#listen(stage);
       this.#root.append(this.#bar());
       if (this.#flat) this.setLayout("axial");
-      at ? this.locate(...at) : this.#step([0, 0, 0]);
+      this.locate(...(at ?? this.#centre));
     }
 
     get #flat() { return this.#view.volumes[0].get("dims_ras")?.[3] === 1; }
+    get #centre() {
+      const matrix = this.#view.volumes[0].get("frac2mm");
+      return [0, 1, 2].map((axis) => matrix[12 + axis] + (matrix[axis] + matrix[4 + axis] + matrix[8 + axis]) / 2);
+    }
     get #masks() { return this.#options.masks ?? []; }
 
     setOpacity(opacity) { this.#opacity = Number(opacity); this.setMask(this.#mask); this.#show("opacity", opacity); }
@@ -112,9 +124,13 @@ globalThis.SkipSegViewer = (() => {
     }
 
     locate(x, y, z) {
+      this.#placing = true;
       this.#view.scene({ crosshairPos: fractions(this.#view.volumes[0].get("frac2mm"), [x, y, z]) });
       this.#step([0, 0, 0]);
+      this.#placing = false;
     }
+
+    focus() { this.#view.canvas.focus(); }
 
     dispose() { this.#view.end(); this.#place.replaceChildren(); }
 
@@ -123,7 +139,8 @@ globalThis.SkipSegViewer = (() => {
     #hear({ event, data }) {
       const output = event === "location_change" && this.#root.querySelector("output");
       if (!output) return;
-      const [right, anterior, superior] = data.mm.map((value) => value.toFixed(1));
+      if (!this.#placing) this.#options.moved?.(data.mm.slice(0, 3));
+      const [right, anterior, superior] = data.mm.slice(0, 3).map((value) => value.toFixed(1));
       const found = data.values.find((value) => value.id === "volume0");
       output.textContent = `R ${right}  A ${anterior}  S ${superior} mm${found ? `, value ${Number(found.value.toPrecision(4))}` : ""}`;
     }

@@ -1,6 +1,7 @@
 /** Talking to the server: the token, and refusals in plain words. */
 
 import { pauseFor } from "./repeat.js";
+import { sentence } from "./words.js";
 
 const TOKEN = "skipseg.token";
 const MOST_WAITS = 3;
@@ -8,23 +9,23 @@ const MOST_WAITS = 3;
 /** What the server refused, in words for the reader. */
 export class Refusal extends Error {
   constructor(status, detail, retryAfter) {
-    super([POLITE[status], detail].filter(Boolean).join(" ") || `The server answered with status ${status}.`);
+    super(sentence(POLITE[status] ?? `The server answered with status ${status}`, status === 413 ? "" : detail));
     this.status = status;
     this.retryAfter = retryAfter;
   }
 }
 
 const POLITE = {
-  0: "The server does not answer. Is it still running?",
-  404: "This is not, or no longer, on the server.",
-  409: "This is not possible now.",
-  410: "This has expired and was removed.",
-  413: "This file is larger than the server takes.",
-  415: "This kind of file cannot be read here. Give a NIfTI, an NRRD, a picture (PNG, TIFF, JPEG), or one DICOM series as a zip file.",
-  422: "The server could not use this.",
-  429: "The server is busy.",
-  500: "Something went wrong on the server; its log says more.",
-  503: "The server is busy.",
+  0: "The server does not answer; it may have been stopped",
+  403: "The server refused this",
+  404: "This is not, or no longer, on the server",
+  408: "The server waited too long for this",
+  409: "This is not possible now",
+  413: "This file is larger than the server takes",
+  415: "This kind of file cannot be read here",
+  422: "The server could not use this",
+  429: "The server is busy",
+  500: "Something went wrong on the server; its log says more",
 };
 
 /** Ask for something below /api. Reading is tried again when the server asks to wait a little. */

@@ -10,7 +10,7 @@ const LIBRARY = "/static/niivue.js";
  * Show a scan and its mask, at the middle of what the mask marks.
  * @param {HTMLElement} place Where.
  * @param {{image: ArrayBuffer, mask: ArrayBuffer, uncertainty: ArrayBuffer | null, labels: object[], name: string}} what
- * @returns {Promise<{hear: (listener: (place: any) => void) => void, go: (place: any) => void}>}
+ * @returns {Promise<{hear: (listener: (place: any) => void) => void, go: (place: any) => void, end: () => void}>}
  */
 export async function look(place, { image, mask, uncertainty, labels, name }) {
   const stage = el("div", { class: "volume" });
@@ -28,12 +28,12 @@ export async function look(place, { image, mask, uncertainty, labels, name }) {
     moved,
     ...(at ? { at } : {}),
   });
-  if (viewer) return { ...found, go: (to) => viewer.locate(...to) };
+  if (viewer) return { ...found, go: (to) => viewer.locate(...to), end: () => viewer.dispose() };
   const slices = el("div");
   if (!stage.childElementCount) stage.append(el("p", { class: "quiet" }, "The viewer of volumes is not installed on this server."));
   stage.append(el("p", { class: "quiet" }, "Slices are shown instead, in the order of the file's voxels."), slices);
   const shown = showSlices(slices, { scan: await readNifti(image), mask: marked, labels, moved });
-  return { ...found, go: shown.setSlice };
+  return { ...found, go: shown.setSlice, end: () => slices.remove() };
 }
 
 /** Let two views of one scan follow each other. */

@@ -5,7 +5,7 @@ import { el, swatch, table } from "./dom.js";
 import { look } from "./look.js";
 import { nameOf } from "./memory.js";
 import { classesOf } from "./models.js";
-import { moment, number } from "./words.js";
+import { moment, number, sentence } from "./words.js";
 
 const FORMATS = {
   nifti: { name: "NIfTI", ending: ".nii.gz" },
@@ -13,7 +13,7 @@ const FORMATS = {
   png: { name: "PNG", ending: ".png" },
 };
 const COLOURS = ["#d55e00", "#56b4e9", "#f0e442", "#cc79a7", "#009e73", "#e69f00", "#0072b2"];
-const ENDED = { failed: "This job failed.", cancelled: "This job was cancelled." };
+const ENDED = { failed: "This job failed", cancelled: "This job was cancelled" };
 
 /** Sizes of the classes: mL for volumes, pixels for pictures. */
 function sizes(job, labels) {
@@ -75,7 +75,7 @@ function valuesOf(job) {
  */
 export async function findings(job, model, images, place, signal) {
   if (job.state !== "done") {
-    place.replaceChildren(el("p", { class: "note" }, ENDED[job.state] ?? "", " ", job.error ?? ""));
+    place.replaceChildren(el("p", { class: "note" }, sentence(ENDED[job.state], job.error)));
     return null;
   }
   const labels = model ? classesOf(model) : valuesOf(job);
@@ -85,6 +85,8 @@ export async function findings(job, model, images, place, signal) {
   try {
     const volumes = await volumesOf(job, images, signal);
     const view = await look(stage, { ...volumes, labels, name: job.model });
+    if (signal.aborted) view.end();
+    else signal.addEventListener("abort", view.end, { once: true });
     return { job, labels, mask: volumes.mask, view };
   } catch (error) {
     if (error.name !== "AbortError") stage.replaceChildren(el("p", { class: "note", role: "alert" }, error.message));

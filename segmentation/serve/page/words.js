@@ -25,3 +25,6 @@ export function number(value) {
 
 /** A moment, which the server gives in ISO 8601, in the reader's own time. */
 export const moment = (text) => new Date(text).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
+
+/** A sentence with what is known beside it: `The server is busy: the queue is full.` */
+export const sentence = (text, detail) => `${[text, detail?.replace(/\.$/, "")].filter(Boolean).join(": ")}.`;

@@ -8,7 +8,7 @@ from fastapi.responses import FileResponse
 
 from segmentation import __version__
 from segmentation.serve.catalogue import Catalogue, Model
-from segmentation.serve.process import TaskError
+from segmentation.serve.process import StoppedError, TaskError
 from segmentation.serve.receive import BusyError, FormError, Receiver
 from segmentation.serve.records import IMAGE, MASK, UNCERTAINTY, Job, MissingError, QueueFullError, Upload
 from segmentation.serve.runner import Runner
@@ -80,7 +80,7 @@ def _add_general(router: APIRouter, parts: Parts) -> None:
         "/uploads",
         status_code=201,
         summary="Send a scan: NIfTI, NRRD, PNG, TIFF, JPEG, or a zip archive of one DICOM series",
-        responses=_refusals(408, 413, 415, 422, 429),
+        responses=_refusals(408, 413, 415, 422, 429, 503, 507),
         openapi_extra=_FORM,
     )
     async def upload(
@@ -102,6 +102,10 @@ async def _received(parts: Parts, request: Request, content_type: str) -> Upload
         raise HTTPException(429, "no room for more uploads at present; send it again later", headers) from None
     except TimeoutError:
         raise HTTPException(408, "nothing came any more; send it again") from None
+    except StoppedError:
+        raise HTTPException(503, "the server ends; send it again") from None
+    except OSError:
+        raise HTTPException(507, "the disk of the server is full") from None
     except TaskError as error:
         raise HTTPException(415 if error.kind == "UnknownTypeError" else 422, str(error)) from None
 

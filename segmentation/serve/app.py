@@ -15,7 +15,7 @@ from segmentation.inference.budget import parse_bytes
 from segmentation.runs import user_cache
 from segmentation.serve import api, browse, page
 from segmentation.serve.catalogue import Catalogue
-from segmentation.serve.guard import Guard, Rules, TooLargeError
+from segmentation.serve.guard import GoneError, Guard, Rules, TooLargeError
 from segmentation.serve.receive import Receiver
 from segmentation.serve.runner import Runner, Work
 from segmentation.serve.store import Store
@@ -62,6 +62,7 @@ def build(settings: ServeSettings, token: str | None) -> Guard:
     app.include_router(page.routes())
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(TooLargeError, _too_large)
+    app.add_exception_handler(GoneError, _gone)
     app.add_exception_handler(Exception, _failed)
     return Guard(app, Rules(token, settings.names, settings.rate, upload_bytes))
 
@@ -81,6 +82,11 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 async def _too_large(request: Request, error: Exception) -> JSONResponse:
     """Refuse a body that grew too large on its way."""
     return JSONResponse({"detail": "the request is larger than this server takes"}, 413)
+
+
+async def _gone(request: Request, error: Exception) -> JSONResponse:
+    """Answer nobody."""
+    return JSONResponse({"detail": "the request broke off"}, 400)
 
 
 async def _failed(request: Request, error: Exception) -> JSONResponse:

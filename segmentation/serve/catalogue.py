@@ -1,7 +1,9 @@
 """The models that the server offers, read from their folders whenever those have changed."""
 
+import math
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,35 +61,39 @@ class Catalogue:
 
     Args:
         folder: A model folder, or one below which models lie.
+        fresh_s: Seconds for which a look at the folder is not repeated.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, fresh_s: float = 1.0) -> None:
         self.folder = folder
+        self.fresh_s = fresh_s
+        self._looked = -math.inf
         self._known: dict[Path, tuple[Any, Model | None]] = {}
         self._lock = threading.Lock()
 
     def models(self) -> list[Model]:
         """All models in the order of their names."""
         with self._lock:
-            found = {path: self._read(path) for path in _model_folders(self.folder)}
-            self._known = {path: self._known[path] for path in found}
-        return sorted((model for model in found.values() if model), key=lambda model: model.name)
+            if time.monotonic() - self._looked >= self.fresh_s:
+                self._known = {path: self._read(path) for path in _model_folders(self.folder)}
+                self._looked = time.monotonic()
+            found = [model for _, model in self._known.values() if model]
+        return sorted(found, key=lambda model: model.name)
 
     def find(self, name: str) -> tuple[Model, Path] | None:
         """A model by its name, with its folder."""
         models = {model.name: model for model in self.models()}
         return (models[name], self._path(name)) if name in models else None
 
-    def _read(self, path: Path) -> Model | None:
-        """Read a model unless it is known and unchanged."""
+    def _read(self, path: Path) -> tuple[Any, Model | None]:
+        """Read a model unless it is known and unchanged; the state of its files, and the model if it is whole."""
         state = [_state(path / name) for name in (DESCRIPTION, WEIGHTS, "evaluation/summary.json")]
-        if path not in self._known or self._known[path][0] != state:
-            try:
-                model = _model(self._name(path), path)
-            except SkipSegError:
-                model = None
-            self._known[path] = (state, model)
-        return self._known[path][1]
+        if path in self._known and self._known[path][0] == state:
+            return self._known[path]
+        try:
+            return state, _model(self._name(path), path)
+        except SkipSegError:
+            return state, None
 
     def _name(self, path: Path) -> str:
         """Name of the model in a folder."""

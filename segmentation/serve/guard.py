@@ -53,6 +53,10 @@ class TooLargeError(Exception):
     """The body of a request is larger than is allowed."""
 
 
+class GoneError(Exception):
+    """Who sent the request has left before it was whole."""
+
+
 @dataclass(frozen=True)
 class Rules:
     """What the guard allows.
@@ -123,6 +127,8 @@ class Guard:
                 await answer.refuse(*refusal)
             else:
                 await self.app(scope, _counted(receive, self._most(scope)), answer.send)
+        except GoneError:
+            return
         except TooLargeError:
             await answer.refuse(413, "the request is larger than this server takes")
         except Exception as error:  # its words may be of the request
@@ -205,12 +211,15 @@ class _Answer:
 
 
 def _counted(receive: Receive, most: int) -> Receive:
-    """Receive a body of up to ``most`` bytes."""
-    count = 0
+    """Receive a whole body of up to ``most`` bytes."""
+    count, is_whole = 0, False
 
     async def counted() -> Message:
-        nonlocal count
+        nonlocal count, is_whole
         message = await receive()
+        if message["type"] == "http.disconnect" and not is_whole:
+            raise GoneError
+        is_whole = is_whole or not message.get("more_body", False)
         count += len(message.get("body", b""))
         if count > most:
             raise TooLargeError

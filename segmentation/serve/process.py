@@ -121,18 +121,17 @@ class Worker:
 
     def _followed(self, tell: Callable[[Mapping[str, Any]], object], stopped: Callable[[], bool]) -> dict[str, Any]:
         """Read what the process says until it has a result, and look at what it takes."""
-        began: float | None = None
+        began = time.monotonic()
         while True:
             if stopped():
                 raise StoppedError
             for said in self._said():
-                began = began or time.monotonic()
                 if "result" in said:
                     return said["result"]
                 if "error" in said:
                     raise TaskError(said["error"], said["kind"], said.get("where", ""))
                 tell(said)
-            if began is not None and time.monotonic() - began > self.limits.seconds:
+            if time.monotonic() - began > self.limits.seconds:
                 minutes = self.limits.seconds / 60
                 raise TaskError(f"it takes more than the {minutes:.3g} minutes that the server allows", "Limit")
             if self._memory() > self.limits.memory:

@@ -47,11 +47,13 @@ class Receiver:
         self.unpacked = unpacked
         self.storage = storage
         self._receiving = 0
+        self._ending = threading.Event()
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="read")
         self._spare: dict[int, Worker] = {}
 
     def stop(self) -> None:
-        """End the readers."""
+        """End the readers, whatever they read."""
+        self._ending.set()
         self._readers.shutdown()
         for worker in self._spare.values():
             worker.end()
@@ -65,6 +67,7 @@ class Receiver:
 
         Raises:
             BusyError: If there is no room at present.
+            OSError: If the disk is full.
             FormError: If the request is no form with one file.
             TaskError: If the upload is of no known type, damaged or too large.
             TimeoutError: If nothing comes any more.
@@ -88,7 +91,7 @@ class Receiver:
             worker = Worker("take_in", _LIMITS)
         self._spare[threading.get_ident()] = Worker("take_in", _LIMITS)
         task = {"folder": str(draft), "unpacked": self.unpacked}
-        return worker.run(task, lambda said: None, lambda: False)
+        return worker.run(task, lambda said: None, self._ending.is_set)
 
 
 async def _write(content_type: str, body: AsyncIterator[bytes], target: Path) -> None:

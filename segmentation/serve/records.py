@@ -84,12 +84,16 @@ def size_of(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and not is_draft(file))
 
 
-def publish(draft: Path, target: Path) -> None:
-    """Give a folder its final place in one step, its files on the disk before."""
-    for file in draft.rglob("*"):
+def flush(folder: Path) -> None:
+    """Have all files of a folder on the disk."""
+    for file in folder.rglob("*"):
         if file.is_file():
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
+
+
+def publish(draft: Path, target: Path) -> None:
+    """Give a folder, whose files are on the disk, its final place in one step."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(target, ignore_errors=True)
     draft.rename(target)

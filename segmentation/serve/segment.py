@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from segmentation import SkipSegError
 from segmentation.config import PredictSettings
-from segmentation.inference.budget import room_for_arrays
 from segmentation.inference.predict import predict
 from segmentation.model.folder import read_description
 from segmentation.runs import atomic_path, read_json
@@ -24,6 +23,9 @@ from segmentation.serve.words import cleaned
 
 _UPRIGHT = np.diag([1.0, -1.0, 1.0, 1.0])
 """Affine of a picture as a volume: columns to the right, rows downwards."""
+
+_ROOM_BYTES = 64 << 20
+"""Of arrays in memory once the mask is there: prediction may have taken nearly all that is allowed."""
 
 _KEPT = ("u1", "u2", "i2", "i4", "f4")
 """Types that every viewer reads."""
@@ -74,7 +76,7 @@ def _lay_out(
     task: Mapping[str, Any], predicted: Path, out: Path, model: Mapping[str, Any]
 ) -> tuple[dict[str, str], list[str]]:
     """Put the mask where it is looked for, and write what the page shows; formats with their files, and warnings."""
-    space = Workspace(room_for_arrays(task["memory"]), out)
+    space = Workspace(_ROOM_BYTES, out)
     scan = read_scan(Path(task["scan"]), task["channels_in_file"], workspace=space)
     entropy = next(predicted.parent.glob("*_entropy.*"), None)
     if scan.spatial_dims == 2:

@@ -1,5 +1,6 @@
 """``skipseg serve``: one server a state folder, on this machine alone unless there is a token."""
 
+import contextlib
 import http.client
 import ipaddress
 import json
@@ -50,7 +51,8 @@ def serve(settings: ServeSettings) -> int:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         print(f"SkipSeg serves at http://{host}:{settings.port}; Ctrl-C ends it", flush=True)
         server = uvicorn.Server(config)
-        server.run()
+        with contextlib.suppress(KeyboardInterrupt):  # raised again once everything has ended
+            server.run()
         return 0 if server.started else 1
 
 

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segmentation.serve.records import Job, MissingError, QueueFullError, State, Upload, publish, size_of
+from segmentation.serve.records import Job, MissingError, QueueFullError, State, Upload, flush, publish, size_of
 
 MOST_ATTEMPTS = 3
 """Starts of a job; one that was running each time its server died is not tried again."""
@@ -90,6 +90,7 @@ class Store:
         """Keep what lies in a draft as a new upload."""
         now = time.time()
         upload = Upload(uuid.uuid4().hex, size_of(draft), dict(facts), now, now + self.lifetime_s)
+        flush(draft)
         publish(draft, self.upload_folder(upload.id))
         with self._lock, self._file:
             values = (upload.id, upload.bytes, json.dumps(facts), upload.created, upload.expires)
@@ -166,10 +167,11 @@ class Store:
 
     def finish(self, job: Job, seconds: float, draft: Path, result: Mapping[str, Any]) -> bool:
         """Publish the results of an attempt; False if the job was cancelled or started anew meanwhile."""
+        flush(draft)
+        size = size_of(draft)
         with self._lock:
             if not self.is_current(job):
                 return False
-            size = size_of(draft)
             publish(draft, self.job_folder(job.id))
             return self._end(job, "done", seconds, result=json.dumps(result), bytes=size)
 

@@ -3,6 +3,7 @@
 import re
 
 _LONGEST = 300
+_BATCH = re.compile(r"^0 of 1 scans are segmented; not segmented: [\w.]+: ")
 _LISTING = re.compile(r":? \[0\] .*", re.DOTALL)
 """Series that a message lists: descriptions and ids."""
 _REASON = re.compile(r"(cannot be \w+(?: as [\w ]+)?) \(.*?\)(?=[;,.]|$)", re.DOTALL)
@@ -26,8 +27,11 @@ def cleaned(text: str) -> str:
         'the upload cannot be read as NIfTI; is it complete? restore it'
         >>> cleaned("/state/uploads/7/000001.dcm: space 'Doe' is not known <b>")
         'the upload: space ... is not known'
+        >>> cleaned("0 of 1 scans are segmented; not segmented: scan: scan.nii.gz holds NaN")
+        'the upload holds NaN'
     """
-    text = _LISTING.sub("", " ".join(text.split()))
+    text = _BATCH.sub("", " ".join(text.split()))
+    text = _LISTING.sub("", text)
     text = _TAG.sub("", text)
     text = _REASON.sub(r"\1", text)
     text = _QUOTED.sub("...", text)

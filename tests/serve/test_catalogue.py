@@ -27,7 +27,7 @@ def test_a_folder_that_is_a_model_is_offered_itself(models: Path):
 
 
 def test_a_change_is_seen(tmp_path: Path):
-    catalogue = Catalogue(tmp_path)
+    catalogue = Catalogue(tmp_path, fresh_s=0)
     assert catalogue.models() == []
     folder = write_model(tmp_path / "new", 2)
     assert [model.licence for model in catalogue.models()] == [None]

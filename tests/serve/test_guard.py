@@ -183,6 +183,23 @@ def test_requests_are_logged_without_their_paths(caplog: pytest.LogCaptureFixtur
     assert "Doe" not in caplog.text
 
 
+def test_a_request_that_breaks_off_is_no_fault(caplog: pytest.LogCaptureFixture):
+    messages = iter([{"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.disconnect"}])
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/api/jobs", "headers": [(b"host", b"localhost")]}
+    guard: Callable[..., Any] = Guard(application, Rules(None, [], 1, 1))
+    asyncio.run(guard(scope, receive, send))
+    assert sent == []
+    assert "ERROR" not in caplog.text
+
+
 def test_websockets_are_not_served():
     heard: list[Any] = []
 

@@ -43,7 +43,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     archive.write_bytes(zipped(write_series(folder / "series")))
     return {
         "nifti": write_volume(folder / "volume.nii.gz"),
-        "large": write_volume(folder / "large.nii.gz", shape=(100, 100, 40)),
+        "large": write_volume(folder / "large.nii.gz", shape=(72, 72, 32)),
         "picture": folder / "picture.png",
         "colour": folder / "colour.png",
         "dicom": archive,

@@ -199,6 +199,12 @@ def _write_report(folder: Any) -> int:
     return 0
 
 
+def _serve(settings: Any) -> int:
+    from segmentation.serve.server import check, serve
+
+    return check(settings) if settings.check else serve(settings)
+
+
 def _doctor(settings: Any) -> int:
     from segmentation.doctor import diagnose
 
@@ -222,5 +228,6 @@ COMMANDS: dict[str, Command] = {
     "ablate": Command("run a study and compare its conditions", "AblateSettings", ("study",), _ablate),
     "suite": Command("test a claim about skip connections", "SuiteSettings", ("name",), _suite, _suites),
     "report": Command("write the page of a study, a run or suites", "ReportSettings", ("folder",), _report),
+    "serve": Command("serve a web page that segments scans", "ServeSettings", (), _serve),
     "doctor": Command("say what this machine has and what is missing", "", (), _doctor),
 }  # fmt: skip

@@ -23,7 +23,7 @@ EXTRAS = {
     "dicom": "masks as DICOM SEG, and compressed DICOM series",
     "export": "prediction on a CPU several times as fast, and models as ONNX and OpenVINO files",
     "cluster": "studies on several machines, by Ray",
-    "ui": "coming: a web page that segments scans",
+    "ui": "a web page that segments scans, by `skipseg serve`",
     "track": "coming: training curves in TensorBoard",
 }
 """Optional extra to what it is for; "coming" where no command uses it yet."""

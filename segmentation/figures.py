@@ -13,6 +13,9 @@ from segmentation import SkipSegError
 Numbers = Sequence[float | None]
 """Values along an axis; ``None`` where there is none."""
 
+CLASS_COLOURS = ("#D55E00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#E69F00", "#0072B2")
+"""Colours of classes over a gray scan: those of Okabe and Ito, which colour-blind readers can tell apart."""
+
 
 @dataclass(frozen=True)
 class Series:

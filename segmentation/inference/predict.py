@@ -32,10 +32,16 @@ _DECIDING = ("overlap", "mirror", "postprocess", "probabilities", "uncertainty",
 """Settings that decide what is written."""
 
 
-def predict(settings: PredictSettings) -> Iterator[Path]:
+def predict(
+    settings: PredictSettings, progress: Callable[[int, int], object] = lambda done, total: None
+) -> Iterator[Path]:
     """Segment every scan of ``settings.input`` that is not segmented yet.
 
     One bad scan never stops the others: it is named at the end, and in manifest.json beside the masks.
+
+    Args:
+        settings: What to segment, and how.
+        progress: Told how many windows of the present scan are done, and of how many.
 
     Yields:
         Each mask as soon as it is written.
@@ -80,7 +86,7 @@ def predict(settings: PredictSettings) -> Iterator[Path]:
                 raise SkipSegError(f"{reason}; give a folder for the masks by --output") from None
         space = Workspace(room_for_arrays(settings.memory, expected), works[0].root)
         failed: list[str] = []
-        for case in _Pipeline(settings, predictor, space, manifest.content["models"]).run(todo):
+        for case in _Pipeline(settings, predictor, space, manifest.content["models"], progress).run(todo):
             manifest.record(case.work.name, case.source, "failed" if case.error else "done", **case.facts())
             if case.error:
                 failed.append(f"{case.work.name}: {case.error}")
@@ -130,17 +136,15 @@ class _Case:
         return {"files": sizes, "seconds": self.seconds, **self.about, **({"error": self.error} if self.error else {})}
 
 
+@dataclass(frozen=True)
 class _Pipeline:
     """Reads, computes and writes, each stage a scan ahead of the next."""
 
-    def __init__(
-        self, settings: PredictSettings, predictor: Predictor, space: Workspace, models: Sequence[Mapping[str, Any]]
-    ) -> None:
-        self.settings = settings
-        self.predictor = predictor
-        self.space = space
-        self.model_name = " + ".join(model["name"] for model in models)
-        self.model_version = " ".join(model["weights_sha256"][:16] for model in models)
+    settings: PredictSettings
+    predictor: Predictor
+    space: Workspace
+    models: Sequence[Mapping[str, Any]]
+    progress: Callable[[int, int], object]
 
     def run(self, cases: Sequence[_Case]) -> Iterator[_Case]:
         """Yield every case when it is written, or has failed, in order."""
@@ -206,6 +210,7 @@ class _Pipeline:
             def progress(done: int, total: int) -> None:
                 bar.total = total
                 bar.update(done - bar.n)
+                self.progress(done, total)
 
             found = self.predictor.segment(scan, self._extras(), self.space, progress)
         case.segmentation = found
@@ -265,8 +270,8 @@ class _Pipeline:
             found.label_map,
             scan.header.files,
             self.predictor.labels,
-            model_name=self.model_name,
-            model_version=self.model_version,
+            model_name=" + ".join(model["name"] for model in self.models),
+            model_version=" ".join(model["weights_sha256"][:16] for model in self.models),
             kind=kind,
             codes=self.predictor.codes,
         )

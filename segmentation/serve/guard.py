@@ -161,7 +161,7 @@ class Guard:
         kind, _, given = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and _equal(given.strip(), self.rules.token):
             return None
-        if not self._wrong.take(client):
+        if given and not self._wrong.take(client):
             return 429, "too many wrong tokens; wait a little", {"retry-after": "10"}
         return 401, "this server needs its token", {"www-authenticate": "Bearer"}
 

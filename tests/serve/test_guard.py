@@ -105,6 +105,7 @@ def test_the_page_itself_needs_no_token(path: str):
 
 def test_who_guesses_tokens_has_to_wait_and_who_knows_it_does_not():
     guard = Guard(application, Rules(TOKEN, [], 100, 1000))
+    assert {ask("GET", "/api/jobs", guard=guard).status_code for _ in range(20)} == {401}, "none was given"
     answers = [ask("GET", "/api/jobs", headers={"authorization": f"Bearer {n}"}, guard=guard) for n in range(12)]
     assert [answer.status_code for answer in answers] == [401] * 10 + [429] * 2
     assert int(answers[-1].headers["retry-after"]) > 0

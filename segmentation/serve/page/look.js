@@ -10,7 +10,8 @@ const LIBRARY = "/static/niivue.js";
  * Show a scan and its mask, at the middle of what the mask marks.
  * @param {HTMLElement} place Where.
  * @param {{image: ArrayBuffer, mask: ArrayBuffer, uncertainty: ArrayBuffer | null, labels: object[], name: string}} what
- * @returns {Promise<{hear: (listener: (place: any) => void) => void, go: (place: any) => void, end: () => void}>}
+ * @returns {Promise<{hear: (listener: (place: any) => void) => void, at: any, go: (place: any) => void, end: () => void}>} `at` is
+ *   where it stands at first, `null` for no place in particular.
  */
 export async function look(place, { image, mask, uncertainty, labels, name }) {
   const stage = el("div", { class: "volume" });
@@ -28,16 +29,17 @@ export async function look(place, { image, mask, uncertainty, labels, name }) {
     moved,
     ...(at ? { at } : {}),
   });
-  if (viewer) return { ...found, go: (to) => viewer.locate(...to), end: () => viewer.dispose() };
+  if (viewer) return { ...found, at, go: (to) => viewer.locate(...to), end: () => viewer.dispose() };
   const slices = el("div");
   if (!stage.childElementCount) stage.append(el("p", { class: "quiet" }, "The viewer of volumes is not installed on this server."));
   stage.append(el("p", { class: "quiet" }, "Slices are shown instead, in the order of the file's voxels."), slices);
   const shown = showSlices(slices, { scan: await readNifti(image), mask: marked, labels, moved });
-  return { ...found, go: shown.setSlice, end: () => slices.remove() };
+  return { ...found, at: shown.first, go: shown.setSlice, end: () => slices.remove() };
 }
 
-/** Let two views of one scan follow each other. */
+/** Let two views of one scan follow each other, from the place of the first one. */
 export function link(one, other) {
+  if (one.at !== null) other.go(one.at);
   one.hear(other.go);
   other.hear(one.go);
 }

@@ -16,8 +16,10 @@ function scoreText(scores, name) {
   return `${dice.estimate.toFixed(2)}${range}${dice.n ? ` (${dice.n} ${dice.n === 1 ? "patient" : "patients"})` : ""}`;
 }
 
-function spacingText(model) {
-  return `works at ${model.spacing_mm.map(number).join(" × ")} ${model.dims === 2 ? "pixels" : "mm"}`;
+/** What a model works on: axes, channels, and the distance of the voxels that it sees. */
+function interfaceText({ dims, channels, spacing_mm: spacing }) {
+  const own = dims === 2 && spacing.every((size) => size === 1);
+  return `${dims}-D, ${channels.join(", ")}${own ? "" : `, works at ${spacing.map(number).join(" × ")} ${dims === 2 ? "pixels" : "mm"}`}`;
 }
 
 function card(model, box) {
@@ -32,7 +34,7 @@ function card(model, box) {
   return el("li", { class: "card" },
     el("label", { class: "card-name", for: box.id }, box, el("span", {}, model.name)),
     el("p", { class: "unfit", id: `${box.id}-unfit` }),
-    el("p", { class: "quiet" }, `${model.dims}-D, ${model.channels.join(", ")}, ${spacingText(model)}`),
+    el("p", { class: "quiet" }, interfaceText(model)),
     el("ul", { class: "labels", "aria-label": `Classes of ${model.name}` }, classes.map((label) => el("li", {}, swatch(label.colour), label.name))),
     el("dl", { class: "facts-small" }, facts.filter(([, text]) => text).map(([term, text]) => [el("dt", {}, term), el("dd", {}, text)])));
 }

@@ -79,7 +79,7 @@ export async function findings(job, model, images, place, signal) {
     return null;
   }
   const labels = model ? classesOf(model) : valuesOf(job);
-  const stage = el("div", { class: "stage" }, el("p", { class: "quiet" }, "Loading the scan …"));
+  const stage = el("div", { class: `stage ${job.kind}` }, el("p", { class: "quiet" }, "Loading the scan …"));
   const until = job.expires ? el("p", { class: "quiet" }, `Kept until ${moment(job.expires)}.`) : null;
   place.replaceChildren(stage, sizes(job, labels), notes(job), downloads(job), until);
   try {

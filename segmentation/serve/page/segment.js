@@ -60,14 +60,14 @@ export async function showSegment(main, signal) {
   }
 
   async function take(files) {
-    const problem = problemWith(files, health.upload_bytes);
-    if (problem) return refuse(refusal, new Error(problem));
-    const [file] = files;
     state.sending?.abort();
     const own = new AbortController();
     Object.assign(state, { sending: own, upload: null });
     choice.fit(null);
     refusal.replaceChildren();
+    const problem = problemWith(files, health.upload_bytes);
+    if (problem) return refuse(sent, new Error(problem));
+    const [file] = files;
     const bar = el("progress", { max: 1, value: 0, "aria-label": "Sent to the server" });
     const stop = el("button", { type: "button", click: () => own.abort() }, "Stop");
     sent.replaceChildren(el("p", {}, el("b", { class: "file" }, file.name), ` (${bytes(file.size)})`), el("div", { class: "line" }, bar, stop));
@@ -82,7 +82,7 @@ export async function showSegment(main, signal) {
     } catch (error) {
       if (state.sending !== own) return;
       sent.replaceChildren();
-      refuse(refusal, error);
+      refuse(sent, error);
     }
     settle();
   }

@@ -48,7 +48,7 @@ function paint(canvas, scan, mask, range, shown, { z, opacity }) {
  * @param {HTMLElement} element Where.
  * @param {{scan: object, mask: object, labels: {value: number, name: string, colour: string}[], moved: (z: number) => void}} what
  *   Volumes as of `readNifti`; `moved` hears which slice the reader chose.
- * @returns {{setSlice: (z: number) => void}}
+ * @returns {{setSlice: (z: number) => void, first: number}}
  */
 export function showSlices(element, { scan, mask, labels, moved }) {
   const [width, height, depth] = scan.size;
@@ -78,6 +78,7 @@ export function showSlices(element, { scan, mask, labels, moved }) {
   });
   const rail = depth > 1 ? el("label", { class: "slider" }, place, slider) : null;
   element.replaceChildren(el("div", { class: "slices" }, canvas, el("div", { class: "slice-bar" }, rail, el("label", { class: "slider" }, "Overlay", opacity), classes)));
-  setSlice(fullest(mask));
-  return { setSlice };
+  const first = fullest(mask);
+  setSlice(first);
+  return { setSlice, first };
 }

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from segmentation.cli import parse
+from segmentation.arguments import parse
 
 ROOT = Path(__file__).parents[2]
 ORDER = ["ARG", "FROM", "LABEL", "COPY", "RUN", "ENV", "VOLUME", "WORKDIR", "USER", "HEALTHCHECK", "ENTRYPOINT", "CMD"]

@@ -1,7 +1,7 @@
 """Bars with the time left, on standard error, while something takes its time; nothing where that is no terminal.
 
 All open bars share one display: a bar that is opened while another one is open stands below it and leaves with its
-end; a bar that stands alone stays. What is printed meanwhile appears above them.
+end; a bar that stands alone stays, if it took a second or more. What is printed meanwhile appears above them.
 """
 
 import sys
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 _LONGEST_NAME = 24
 _FRAMES_A_SECOND = 4
+_BRIEF_S = 1.0
 
 
 class Bar:
@@ -75,6 +76,7 @@ class Bar:
         if _open:
             self._display.remove_task(task)
         else:
+            self._display.live.transient = time.monotonic() - self._pace.began < _BRIEF_S
             self._display.stop()
 
     def __enter__(self) -> "Bar":

@@ -60,7 +60,7 @@ def screen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
     def read() -> str:
         written.extend(capsys.readouterr())
-        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", "".join(written)).replace("\r", "\n")
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", "".join(written)).replace("\r", "\n").rstrip()
 
     return read
 

@@ -36,6 +36,14 @@ def test_a_bar_counts_and_stays(screen):
     assert not progress._open
 
 
+@pytest.mark.parametrize(("seconds", "leaves"), [(0.9, True), (1.1, False)])
+def test_a_brief_bar_leaves_no_line(screen, clock, seconds, leaves):
+    bar = Bar("prepare", "cases", 1)
+    clock(seconds)
+    bar.close()
+    assert bar._display.live.transient is leaves
+
+
 def test_items_without_length_have_no_total(screen):
     with track(iter("ab"), "check", "cases") as cases:
         assert list(cases) == ["a", "b"]

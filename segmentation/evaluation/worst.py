@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from segmentation import SkipSegError
 from segmentation.evaluation.overlays import gray_of, write_overlay
 from segmentation.evaluation.pairs import CasePair, read_pair
 from segmentation.evaluation.summary import case_dice
 from segmentation.evaluation.volumes import write_volume
+from segmentation.progress import track
 from segmentation.scans import Scan, grid_difference, read_scan, to_canonical
 
 
@@ -45,20 +45,21 @@ def draw_worst(
     dice = {pair.case: score for pair in pairs if (score := case_dice(rows_of[pair.case])) is not None}
     scored = sorted((pair for pair in pairs if pair.case in dice), key=lambda pair: (dice[pair.case], pair.case))
     warnings: list[str] = []
-    for rank, pair in enumerate(tqdm(scored[:most], desc="Drawing", unit="case", disable=None), start=1):
-        prediction, reference = (to_canonical(label_map) for label_map in read_pair(pair))
-        try:
-            image = _image(pair, reference)
-        except SkipSegError as error:
-            warnings.append(f"the overlay of {pair.case} shows no scan: {error}")
-            image = None
-        annotated = reference.array[0] != ignore_label if ignore_label is not None else np.bool_(True)
-        predicted, wanted = prediction.array[0] * annotated, reference.array[0] * annotated
-        name, title = f"{rank:02}_{pair.case}", _title(pair.case, rows_of[pair.case])
-        write_overlay(out / "overlays" / f"{name}.png", image, predicted, wanted, reference.spacing_mm, title=title)
-        if reference.spatial_dims == 3:
-            shown = None if image is None else gray_of(image, 3)
-            write_volume(out / "volumes", name, shown, predicted, wanted, reference.affine, labels)
+    with track(scored[:most], "draw", "cases") as drawn:
+        for rank, pair in enumerate(drawn, start=1):
+            prediction, reference = (to_canonical(label_map) for label_map in read_pair(pair))
+            try:
+                image = _image(pair, reference)
+            except SkipSegError as error:
+                warnings.append(f"the overlay of {pair.case} shows no scan: {error}")
+                image = None
+            annotated = reference.array[0] != ignore_label if ignore_label is not None else np.bool_(True)
+            predicted, wanted = prediction.array[0] * annotated, reference.array[0] * annotated
+            name, title = f"{rank:02}_{pair.case}", _title(pair.case, rows_of[pair.case])
+            write_overlay(out / "overlays" / f"{name}.png", image, predicted, wanted, reference.spacing_mm, title=title)
+            if reference.spatial_dims == 3:
+                shown = None if image is None else gray_of(image, 3)
+                write_volume(out / "volumes", name, shown, predicted, wanted, reference.affine, labels)
     return warnings
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from segmentation import SkipSegError
 from segmentation.config import PredictSettings
@@ -20,6 +19,7 @@ from segmentation.inference.manifest import Manifest, source_signature
 from segmentation.inference.predictor import Extra, Predictor, Segmentation
 from segmentation.model.folder import read_description
 from segmentation.plain import to_plain
+from segmentation.progress import Bar
 from segmentation.runs import content_hash
 from segmentation.scans import Scan, label_map_ending, read_scan, write_label_map, write_map
 from segmentation.scans.dicom_seg import Kind, write_dicom_seg
@@ -71,7 +71,7 @@ def predict(
         todo = [case for case in cases if settings.overwrite or not manifest.is_done(case.work.name, case.source)]
         if len(todo) < len(works):
             known = len(works) - len(todo)
-            log.warning("%d of %d scans were segmented before; --overwrite true computes them anew", known, len(works))
+            log.warning("%d of %d scans were segmented before; --overwrite computes them anew", known, len(works))
         for case in todo:
             case.known = manifest.holds(case.work.name)
         expected = 0
@@ -154,7 +154,7 @@ class _Pipeline:
         with (
             ThreadPoolExecutor(1) as reader,
             ThreadPoolExecutor(1) as writer,
-            tqdm(total=len(cases), desc="predict", unit="scan", disable=None) as bar,
+            Bar("predict", "scans", len(cases)) as bar,
         ):
             upcoming = reader.submit(self._stage, cases[0], "read", self._read)
             for index, following in enumerate([*cases[1:], None]):
@@ -164,11 +164,11 @@ class _Pipeline:
                 self._stage(case, "compute", self._compute)
                 if writing is not None:
                     yield writing.result()
-                    bar.update()
+                    bar.advance()
                 writing = writer.submit(self._stage, cases[index], "write", self._write)
             if writing is not None:
                 yield writing.result()
-                bar.update()
+                bar.advance()
 
     def _stage(self, case: _Case, name: str, act: Callable[[_Case], None]) -> _Case:
         """Do one thing with a case; whatever goes wrong becomes the case's own."""
@@ -205,11 +205,10 @@ class _Pipeline:
         """Segment a scan and count its voxels."""
         scan = case.scan
         assert scan is not None  # read before, or the case has an error
-        with tqdm(desc=case.work.name, unit="window", leave=False, disable=None) as bar:
+        with Bar(case.work.name, "windows") as bar:
 
             def progress(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
+                bar.reach(done, total)
                 self.progress(done, total)
 
             found = self.predictor.segment(scan, self._extras(), self.space, progress)

@@ -6,6 +6,7 @@ import ipaddress
 import json
 import logging
 import os
+from typing import Any
 
 import uvicorn
 
@@ -73,8 +74,8 @@ def token_of(settings: ServeSettings) -> str | None:
     return token
 
 
-def check(settings: ServeSettings) -> int:
-    """Ask the server that runs at the settings' host and port whether it is well, and say so.
+def check(settings: ServeSettings) -> dict[str, Any]:
+    """Ask the server that runs at the settings' host and port whether it is well; gives its answer.
 
     Raises:
         SkipSegError: If it is not there or not well.
@@ -91,8 +92,7 @@ def check(settings: ServeSettings) -> int:
         connection.close()
     if answer.status != 200 or health.get("status") != "ok":
         raise SkipSegError(f"the server at {host}:{settings.port} is not well (status {answer.status})")
-    print(f"SkipSeg {health['version']} is well; {health['jobs']} of {health['queue']} jobs")
-    return 0
+    return health
 
 
 def _is_own(host: str) -> bool:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from segmentation import SkipSegError
-from segmentation.cli import parse
+from segmentation.arguments import parse
 from segmentation.serve.server import VARIABLE, token_of
 
 ROOT = Path(__file__).parents[2]

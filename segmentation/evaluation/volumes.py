@@ -143,7 +143,8 @@ def _place(prediction: NDArray[np.integer], reference: NDArray[np.integer], affi
     shown = wrong if wrong.any() else reference != 0
     if not shown.any():
         shown = np.ones_like(shown)
-    fullest = int(np.count_nonzero(shown, axis=(0, 1)).argmax())
+    areas = np.count_nonzero(shown, axis=(0, 1))
+    fullest = int(np.median(np.flatnonzero(areas == areas.max())))
     inside = np.argwhere(shown[..., fullest])
     nearest = inside[np.linalg.norm(inside - inside.mean(axis=0), axis=1).argmin()]
     return [round(float(value), 3) for value in (affine @ [*nearest, fullest, 1])[:3]]

@@ -39,7 +39,7 @@ def draw_worst(
     Returns:
         Warnings: one sentence for each scan that could not be shown below the masks.
     """
-    for pattern in ("overlays/*_*.png", "volumes/*_*.nii.gz", "volumes/*_*.json"):
+    for pattern in ("overlays/[0-9][0-9]*_*.png", "volumes/[0-9][0-9]*_*.nii.gz", "volumes/[0-9][0-9]*_*.json"):
         for earlier in out.glob(pattern):
             earlier.unlink()
     dice = {pair.case: score for pair in pairs if (score := case_dice(rows_of[pair.case])) is not None}

@@ -47,8 +47,6 @@ def _deviations(study: Study) -> Iterator[str]:
         used = sorted({str(found[package]) for found in versions if package in found})
         if len(used) > 1:
             yield f"The runs were made with different versions of {package}: {', '.join(used)}."
-    if again := sum(bool(run.timing.get("resumed")) for run in study.finished):
-        yield f"{again} run{'s were' if again > 1 else ' was'} interrupted and resumed; resuming is exact."
 
 
 def _added(key: str, entries: Any) -> str:

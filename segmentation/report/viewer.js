@@ -17,10 +17,9 @@
 // Where NiiVue or WebGL 2 is missing, a sentence in the element says so and the result is null: show slices instead.
 globalThis.SkipSegViewer = (() => {
   const LAYOUTS = { planes: ["Planes", 3], axial: ["Axial", 0], coronal: ["Coronal", 1], sagittal: ["Sagittal", 2], render: ["3-D", 4] };
-  const DRAGS = { PAN: 3 };
   const OPTIONS = {
-    isRadiologicalConvention: true, multiplanarShowRender: 1, multiplanarLayout: 2, crosshairWidth: 0.3, crosshairColor: [0.55, 0.75, 1, 1],
-    fontColor: [0.85, 0.85, 0.85, 1], backColor: [0, 0, 0, 1], loadingText: "", dragAndDropEnabled: false, dragMode: DRAGS.PAN, logLevel: "silent",
+    isRadiologicalConvention: true, multiplanarShowRender: 1, crosshairWidth: 0.3, crosshairColor: [0.3, 0.85, 0.55, 1],
+    fontColor: [0.85, 0.85, 0.85, 1], backColor: [0, 0, 0, 1], loadingText: "", dragAndDropEnabled: false, dragMode: 0, logLevel: "silent",
   };
   const KEYS = "Arrow keys move the crosshair, Page Up and Page Down change the slice; in 3-D the arrow keys turn the volume.";
   // Voxel steps (right, anterior, superior) of the keys in each plane; radiological view: the patient's right is on the left.
@@ -65,7 +64,8 @@ globalThis.SkipSegViewer = (() => {
   }
 
   class Viewer {
-    #view; #options; #root; #place; #layout = "planes"; #mask = 0; #opacity = 0.5; #hidden = new Set(); #turn = [110, 10]; #boxed; #placing = false; #id;
+    #view; #options; #root; #place; #layout = "planes"; #mask = 0; #opacity = 0.5; #hidden = new Set(); #turn = [110, 10]; #boxed; #id;
+    #placing = false;
 
     constructor(root, place, options) { [this.#root, this.#place, this.#options, this.#id] = [root, place, options, `skipseg-viewer-${++mounted}`]; }
 
@@ -80,7 +80,9 @@ globalThis.SkipSegViewer = (() => {
         ...scalars.map(({ name, data, range: [clear, most] = [0.02, 1] }) => (
           { name, data, opacity: 0, colormap: "viridis", colormap_type: 1, cal_min: clear, cal_max: most })),
       ];
-      this.#view = await SkipSegNiiVue.host(stage, volumes, OPTIONS, (message) => this.#hear(message), library);
+      const row = stage.clientWidth > 2 * stage.clientHeight;  // four pictures beside each other are larger than two by two
+      const options = { ...OPTIONS, multiplanarLayout: row ? 3 : 2 };
+      this.#view = await SkipSegNiiVue.host(stage, volumes, options, (message) => this.#hear(message), library);
       this.#listen(stage);
       this.#root.append(this.#bar());
       if (this.#flat) this.setLayout("axial");
@@ -98,11 +100,11 @@ globalThis.SkipSegViewer = (() => {
 
     setMask(index) {
       this.#mask = index;
-      this.#masks.forEach((_, each) => this.#view.volumes[1 + each].change("opacity", each === index ? this.#opacity : 0));
+      this.#masks.forEach((_, each) => this.#fade(1 + each, each === index ? this.#opacity : 0));
       this.#refreshClasses();
     }
 
-    setScalar(index, visible) { this.#view.volumes[1 + this.#masks.length + index].change("opacity", visible ? 0.6 : 0); }
+    setScalar(index, visible) { this.#fade(1 + this.#masks.length + index, visible ? 0.6 : 0); }
 
     setClass(value, visible) {
       visible ? this.#hidden.delete(value) : this.#hidden.add(value);
@@ -133,6 +135,11 @@ globalThis.SkipSegViewer = (() => {
     focus() { this.#view.canvas.focus(); }
 
     dispose() { this.#view.end(); this.#place.replaceChildren(); }
+
+    #fade(volume, opacity) {
+      const model = this.#view.volumes[volume];
+      if (model.get("opacity") !== opacity) model.change("opacity", opacity);
+    }
 
     #step(voxels) { this.#view.message("move_crosshair_in_vox", ...voxels); }
 

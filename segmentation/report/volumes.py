@@ -14,6 +14,8 @@ from segmentation.runs import read_json
 
 _GZIP = b"\x1f\x8b"
 
+_HIGHEST_CODE = 65535
+
 
 @dataclass(frozen=True)
 class CaseVolume:
@@ -74,7 +76,7 @@ def _read(condition: str, path: Path) -> _Errors | None:
         classes = {str(entry["class"]) for entry in facts["labels"]}
         labels = [_label(entry, len(classes) > 1) for entry in facts["labels"]]
         image, codes = (path.with_name(f"{path.stem}_{part}.nii.gz").read_bytes() for part in ("image", "errors"))
-    except (SkipSegError, KeyError, TypeError, ValueError, OSError):
+    except (SkipSegError, KeyError, TypeError, ValueError, OverflowError, OSError):
         return None
     whole = len(at_mm) == len(shrunk) == 3 and all(math.isfinite(value) for value in (low, high, *at_mm))
     if not whole or not (image.startswith(_GZIP) and codes.startswith(_GZIP)):
@@ -84,10 +86,12 @@ def _read(condition: str, path: Path) -> _Errors | None:
 
 def _label(entry: Mapping[str, Any], named: bool) -> dict[str, Any]:
     """One code with its colour; the class is named where there are several."""
-    kind = str(entry["kind"])
+    kind, value = str(entry["kind"]), int(entry["value"])
+    if not 0 < value <= _HIGHEST_CODE:
+        raise ValueError(value)
     colour = "#" + "".join(f"{round(255 * part):02x}" for part in COLOURS[kind])
     name = f"{clean(str(entry['class']))}: {kind}" if named else kind
-    return {"value": int(entry["value"]), "name": name, "colour": colour}
+    return {"value": value, "name": name, "colour": colour}
 
 
 def _text(content: bytes) -> str:

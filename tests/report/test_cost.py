@@ -37,6 +37,13 @@ def test_figures_hold_one_point_for_each_condition(study_writer, tmp_path):
     assert (parameters.series[1].low, parameters.series[1].high) == ([found["low"]], [found["high"]])
 
 
+def test_an_interval_is_cut_where_no_score_can_lie(study_writer, tmp_path):
+    results = build_results(read_study(study_writer(tmp_path, folds=2, arms=ARMS)))
+    results["conditions"]["none"]["scores"]["dice"] |= {"low": -0.2, "high": 1.1}
+    none = cost_figures(results, "Dice")[0].series[1]
+    assert (none.low, none.high) == ([0.0], [1.0])
+
+
 def test_a_cost_that_nobody_knows_is_not_drawn(study_writer, run_writer, tmp_path):
     run_writer(tmp_path / "run", {"case_7": "p7"})
     assert cost_figures(build_results(read_study(tmp_path / "run")), "Dice") == []

@@ -132,7 +132,10 @@ DAMAGES = [
     "[]",
     '{"shrunk": [1, 1, 1], "window": [0, 1], "at_mm": [0, 0], "labels": []}',
     '{"shrunk": [1, 1, 1], "window": [0, 1e999], "at_mm": [0, 0, 0], "labels": []}',
+    '{"shrunk": [1, 1, 1e999], "window": [0, 1], "at_mm": [0, 0, 0], "labels": []}',
     '{"shrunk": [1, 1, 1], "window": [0, 1], "at_mm": [0, 0, 0], "labels": [{"value": 1, "class": "a", "kind": "b"}]}',
+    '{"shrunk": [1, 1, 1], "window": [0, 1], "at_mm": [0, 0, 0], "labels": [{"value": 1e9, "class": "a", "kind": '
+    '"missed (FN)"}]}',
 ]
 
 

@@ -56,17 +56,15 @@ def test_what_was_added_after_runs_had_finished_is_said_and_exploratory(amended)
     assert AS_PLANNED not in page
 
 
-def test_missing_runs_other_versions_and_resumed_runs_are_deviations(study_writer, tmp_path):
+def test_missing_runs_and_other_versions_are_deviations(study_writer, tmp_path):
     folder = study_writer(tmp_path, folds=4, skip=("c1-f3-s0",))
     for run, version in (("c0-f0-s0", "2.12"), ("c1-f0-s0", "2.13")):
         record = folder / "runs" / run / "run.json"
         write_json(record, read_json(record) | {"versions": {"torch": version, "monai": "1.6"}})
     write_json(folder / "runs" / "c0-f1-s0" / "run.json", {"state": "failed", "error": "loss is nan at step 17"})
-    write_json(folder / "runs" / "c0-f2-s0" / "timing.json", {"resumed": True})
     assert protocol_of(read_study(folder))["deviations"] == [
         "2 of 8 planned runs are not in these numbers: 1 failed, 1 not started.",
         "The runs were made with different versions of torch: 2.12, 2.13.",
-        "1 run was interrupted and resumed; resuming is exact.",
     ]
 
 

@@ -21,8 +21,8 @@ from segmentation.scans.workspace import Workspace
 from segmentation.serve.records import IMAGE, MASK, PICTURE_MASK, SEGMENTATION, UNCERTAINTY
 from segmentation.serve.words import cleaned
 
-_UPRIGHT = np.diag([1.0, -1.0, 1.0, 1.0])
-"""Affine of a picture as a volume: columns to the right, rows downwards."""
+_UPRIGHT = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""Affine of a picture as a volume: in the viewer's radiological view columns go to the right and rows downwards."""
 
 _ROOM_BYTES = 64 << 20
 """Of arrays in memory once the mask is there: prediction may have taken nearly all that is allowed."""

@@ -63,7 +63,7 @@ def test_the_mask_of_a_picture_is_that_of_predict(models: Path, scans: dict[str,
     assert result["voxels"] == {"bright": int(np.count_nonzero(mask))}
     shown = nib.nifti1.load(out / "mask.nii.gz")
     np.testing.assert_array_equal(np.asarray(shown.dataobj)[..., 0].T, mask)
-    assert nib.aff2axcodes(shown.affine) == ("R", "P", "S"), "columns to the right, rows downwards"
+    assert nib.aff2axcodes(shown.affine) == ("L", "P", "S"), "shown with columns to the right, rows downwards"
     assert same_place(out / "image.nii.gz", out / "mask.nii.gz")
     assert same_place(out / "image.nii.gz", out / "uncertainty.nii.gz")
 

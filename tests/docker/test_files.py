@@ -201,7 +201,7 @@ def test_a_service_runs_a_command_that_is_accepted(service: str):
 def test_a_server_is_reached_from_its_machine_alone_and_by_a_token(service: str):
     about = SERVICES[service]
     assert [port.split(":")[0] for port in about["ports"]] == ["127.0.0.1"]
-    settings = parse(about["command"][0], about["command"][1:])
+    settings = parse(about["command"][0], about["command"][1:]).settings
     assert about["ports"] == [f"127.0.0.1:${{PORT:-8000}}:{settings.port}"]
     with pytest.raises(SkipSegError, match="so a token is needed"):
         token_of(settings)
@@ -213,7 +213,7 @@ def test_a_server_is_reached_from_its_machine_alone_and_by_a_token(service: str)
 def test_the_health_of_a_server_is_asked_by_a_command_of_ours(service: str):
     kind, program, command, *options = SERVICES[service]["healthcheck"]["test"]
     assert (kind, program) == ("CMD", "skipseg")
-    asked, served = parse(command, options), parse(command, SERVICES[service]["command"][1:])
+    asked, served = (parse(command, given).settings for given in (options, SERVICES[service]["command"][1:]))
     assert (asked.check, asked.port, asked.models) == (True, served.port, served.models)
 
 

@@ -19,7 +19,8 @@ import pydicom
 import pytest
 
 from segmentation import SkipSegError
-from segmentation.cli import main, parse
+from segmentation.arguments import parse
+from segmentation.cli import main
 from segmentation.serve.server import token_of
 from tests.inference.test_predictor import ask, write_series
 from tests.serve.conftest import OPEN, Server, until, zipped
@@ -41,17 +42,17 @@ def test_another_address_needs_a_token(models: Path, host: str, capsys: pytest.C
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost", "::1"])
 def test_its_own_address_needs_none(models: Path, host: str):
-    assert token_of(parse("serve", ["--models", str(models), "--host", host])) is None
+    assert token_of(parse("serve", ["--models", str(models), "--host", host]).settings) is None
 
 
 def test_a_token_comes_from_a_variable_or_an_option(models: Path, monkeypatch: pytest.MonkeyPatch):
     given = ["--models", str(models), "--host", "0.0.0.0"]
-    assert token_of(parse("serve", [*given, "--token", TOKEN])) == TOKEN
+    assert token_of(parse("serve", [*given, "--token", TOKEN]).settings) == TOKEN
     monkeypatch.setenv("SKIPSEG_TOKEN", TOKEN)
-    assert token_of(parse("serve", given)) == TOKEN
+    assert token_of(parse("serve", given).settings) == TOKEN
     monkeypatch.setenv("SKIPSEG_TOKEN", "short")
     with pytest.raises(SkipSegError, match="SKIPSEG_TOKEN must hold at least 16 printable characters"):
-        token_of(parse("serve", given))
+        token_of(parse("serve", given).settings)
 
 
 @pytest.mark.parametrize(

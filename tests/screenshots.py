@@ -1,7 +1,8 @@
 """Pictures of a report in Chromium, as README shows them and as eyes should check them.
 
-``python -m tests.screenshots runs/demo/report.html --out pictures`` writes one picture for each width and colour
-scheme: ``top-1600-light.png`` is what opens, ``page-...`` is the whole page.
+``python -m tests.screenshots runs/demo/report.html --out pictures`` writes pictures for each width and colour scheme:
+``top-1600-light.png`` is what opens, ``viewer-...`` the viewer with the worst case that has a volume, and ``page-...``
+the whole page.
 """
 
 import argparse
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.browser import ARGUMENTS, CHROMIUM
+from tests.browser import ARGUMENTS, CHROMIUM, WAIT_MS
 
 WIDTHS = (400, 900, 1600)
 SCHEMES = ("light", "dark")
@@ -34,6 +35,13 @@ def _pictures(page: Page, out: Path, name: str) -> Iterator[Path]:
     """The window as it opens, and the page, in pieces where it is tall."""
     page.screenshot(path=out / f"top-{name}")
     yield out / f"top-{name}"
+    if (opener := page.locator("button[data-volume]:visible").first).count():
+        opener.click()
+        page.locator("#viewer [data-state=ready]").wait_for(timeout=WAIT_MS)
+        page.wait_for_timeout(1000)  # until it has drawn
+        page.locator("#viewer").screenshot(path=out / f"viewer-{name}")
+        yield out / f"viewer-{name}"
+        page.locator("#viewer-close").click()
     width, height = page.evaluate("[innerWidth, document.documentElement.scrollHeight]")
     for piece, top in enumerate(range(0, height, TALLEST)):
         path = out / f"page-{piece}-{name}"

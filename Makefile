@@ -32,5 +32,5 @@ clean:
 # The stamp is written last, so an interrupted installation is taken up again.
 .venv/installed .venv/installed-dev: pyproject.toml constraints.txt
 	python3 -m venv .venv
-	$(BIN)/python -m pip install --constraint constraints.txt --editable ".$(if $(findstring dev,$@),[dev])"
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[$(if $(findstring dev,$@),dev,ui)]"
 	touch $@

@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from segmentation import SkipSegError
+from segmentation import SettingsError, SkipSegError
 from segmentation.data.manifest import Dataset
 
 
@@ -83,14 +83,14 @@ def prepare(name: str, out: Path, source: Path | None = None, options: Mapping[s
         ['blob_000', 'blob_001']
     """
     if name not in SOURCES:
-        raise SkipSegError(f"unknown source {name!r}; choose one of {', '.join(SOURCES)}")
+        raise SettingsError(f"unknown source {name!r}; choose one of {', '.join(SOURCES)}")
     if out.resolve() == Path.cwd():
         raise SkipSegError(f"{out} is the current folder; choose a folder to create")
     module = import_module(f"data_prep.{SOURCES[name].module}")
     if name == "phantom":
         if source is not None:
-            raise SkipSegError(f"phantom is made, not read: leave out the source, got {source}")
+            raise SettingsError(f"phantom is made, not read: leave out the source, got {source}")
         return module.prepare(out, options or {})
     if options:
-        raise SkipSegError(f"{name} takes no options, got {', '.join(options)}")
+        raise SettingsError(f"{name} takes no options, got {', '.join(options)}")
     return module.prepare(out, source)

@@ -16,12 +16,12 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from data_prep.archive import locate, opened
 from data_prep.disk import writing
 from segmentation import SkipSegError
 from segmentation.data.manifest import Case, Dataset, write_dataset
+from segmentation.progress import track
 from segmentation.runs import content_hash, file_hash, read_json, write_bytes, write_json, write_text
 from segmentation.scans import Scan
 
@@ -145,8 +145,9 @@ def build(
     licence_text = licence_text or f"{about.licence}\n\n{about.page}\n\nPlease cite: {about.citation}\n"
     print(f"{about.name}: {about.licence}\n{about.notice}".strip(), file=sys.stderr)
     with _staging(out) as draft:
-        for record in tqdm(records, desc=f"Preparing {about.name}", unit="case", disable=None):
-            _write_case(draft, about, record)
+        with track(records, about.name, "cases") as listed:
+            for record in listed:
+                _write_case(draft, about, record)
         write_text(draft / "LICENSE.txt", licence_text)
         if splits is not None:
             write_json(draft / "splits.json", splits)

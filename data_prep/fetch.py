@@ -9,12 +9,11 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from tqdm import tqdm
-
 from segmentation import SkipSegError
+from segmentation.progress import Bar
 from segmentation.runs import file_hash, user_cache
 
-_BLOCK = 1 << 20
+_MB = 10**6
 
 
 def cache_folder() -> Path:
@@ -88,11 +87,11 @@ def _resume(url: str, part: Path) -> None:
         resumed = answer.status == http.client.PARTIAL_CONTENT
         left = int(answer.headers.get("Content-Length") or 0)
         total = left + have * resumed
-        bar = tqdm(desc=part.stem, total=total or None, initial=have * resumed, unit="B", unit_scale=True, disable=None)
+        bar = Bar(part.stem, "MB", total // _MB or None, done=have * resumed // _MB)
         with part.open("ab" if resumed else "wb") as stream, bar:
-            while block := answer.read(_BLOCK):
+            while block := answer.read(_MB):
                 stream.write(block)
-                bar.update(len(block))
+                bar.advance(len(block) / _MB)
     if total and part.stat().st_size < total:
         raise ConnectionError(f"it broke off at {part.stat().st_size} of {total} bytes")
 

@@ -12,3 +12,7 @@ class SkipSegError(ValueError):
     The command line prints the message alone, without a traceback. Everything below the command line
     raises it for bad input, so that a bug of ours (any other exception) is never mistaken for one.
     """
+
+
+class SettingsError(SkipSegError):
+    """A wrong setting or an unknown name: the question is wrong, whatever the data and the machine are like."""

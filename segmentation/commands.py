@@ -2,7 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from segmentation.output import Output
+from segmentation.terminal import Table
 
 
 @dataclass(frozen=True)
@@ -13,14 +17,14 @@ class Command:
         summary: One line for the overview.
         settings: Its class in :mod:`segmentation.config`; empty for none.
         positional: Settings that may be given without their names, in order.
-        run: Does the work; returns the exit status.
+        run: Does the work and says what came of it; returns the exit status.
         ending: Text that its help ends with.
     """
 
     summary: str
     settings: str
     positional: tuple[str, ...]
-    run: Callable[[Any], int]
+    run: Callable[[Any, Output], int]
     ending: Callable[[], str] = str
 
 
@@ -31,28 +35,30 @@ def _presets() -> str:
     return "\n".join(["presets:", *(f"  {name:18} {about}" for name, about in ABOUT.items())])
 
 
-def _prepare(settings: Any) -> int:
+def _prepare(settings: Any, output: Output) -> int:
     from data_prep import prepare
 
     options = vars(settings.phantom) if settings.name == "phantom" else {}
     dataset = prepare(settings.name, settings.out, settings.source, options)
-    print(f"{len(dataset.cases)} cases in {settings.out}")
+    output.say(f"{len(dataset.cases)} cases in {settings.out}")
+    patients = len({case.patient for case in dataset.cases})
+    about = {"name": dataset.name, "licence": dataset.licence, "cases": len(dataset.cases), "patients": patients}
+    output.give({"dataset": str(settings.out), **about})
     return 0
 
 
-def _check(settings: Any) -> int:
+def _check(settings: Any, output: Output) -> int:
     from segmentation.data.check import check_dataset
     from segmentation.data.layouts import open_dataset
-    from segmentation.runs import user_cache, write_json
+    from segmentation.runs import user_cache
 
     report = check_dataset(open_dataset(settings.dataset), cache=(settings.cache or user_cache()) / "checks")
-    print(report.text())
-    if settings.json:
-        write_json(settings.json, report.to_plain())
+    output.say(*report.parts())
+    output.give(report.to_plain())
     return 1 if report.errors else 0
 
 
-def _plan(settings: Any) -> int:
+def _plan(settings: Any, output: Output) -> int:
     from segmentation.data.plan import plan_dataset
 
     if settings.minutes:
@@ -63,74 +69,73 @@ def _plan(settings: Any) -> int:
         path, plan = plan_in_time(settings, psutil.Process().create_time())
     else:
         path, plan = plan_dataset(settings)
-    for name, choice in plan.choices.items():
-        print(f"{name:22} {choice.value!s:20} {choice.why}")
-    print(f"{'normalisation':22} {'':20} {plan.normalisation_why}\n{path}")
+    rows = [[name, str(choice.value), choice.why] for name, choice in plan.choices.items()]
+    rows.append(["normalisation", "", plan.normalisation_why])
+    output.say(Table([["setting", "value", "why"], *rows]), path)
+    output.give({"plan": str(path), **plan.to_plain()})
     return 0
 
 
-def _train(settings: Any) -> int:
+def _train(settings: Any, output: Output) -> int:
     from segmentation.ablation.cell import run_cell
+    from segmentation.report.tables import summary_table
+    from segmentation.runs import read_json
 
-    print(run_cell(settings))
+    folder = run_cell(settings)
+    scored = folder / "evaluation" / "summary.json"
+    summary = read_json(scored) if scored.exists() else None  # of several machines the first one scores
+    output.say(*(summary_table(summary) if summary else ()), folder)
+    output.give({"run": str(folder), **read_json(folder / "run.json"), "evaluation": summary})
     return 0
 
 
-def _describe(settings: Any) -> int:
-    from segmentation.model.describe import describe
+def _describe(settings: Any, output: Output) -> int:
+    from segmentation.model.describe import describe, describe_plain
 
-    print(describe(settings))
+    output.say(*describe(settings))
+    output.give(describe_plain(settings))
     return 0
 
 
-def _predict(settings: Any) -> int:
+def _predict(settings: Any, output: Output) -> int:
     from segmentation.inference.predict import predict
 
+    masks = list[str]()
     for mask in predict(settings):
-        print(mask, flush=True)
+        output.say(mask)
+        masks.append(str(mask))
+    output.give({"masks": masks})
     return 0
 
 
-def _export(settings: Any) -> int:
+def _export(settings: Any, output: Output) -> int:
     from segmentation.inference.export import export
 
-    print(export(settings))
-    return 0
+    return _made(export(settings), output)
 
 
-def _import(settings: Any) -> int:
+def _import(settings: Any, output: Output) -> int:
     from segmentation.inference.foreign import import_nnunet
 
-    print(import_nnunet(settings))
+    return _made(import_nnunet(settings), output)
+
+
+def _made(path: Path, output: Output) -> int:
+    """Say what was written."""
+    output.say(path)
+    output.give({"out": str(path)})
     return 0
 
 
-def _evaluate(settings: Any) -> int:
+def _evaluate(settings: Any, output: Output) -> int:
     from segmentation.evaluation.evaluate import evaluate_folders
+    from segmentation.report.tables import summary_table
 
     given = {name: getattr(settings, name) for name in ("images", "labels", "ignore_label", "tolerance_mm", "overlays")}
     summary = evaluate_folders(settings.predictions, settings.references, settings.out, patients=None, **given)
-    print(_summary_table(summary))
-    print(settings.out)
+    output.say(*summary_table(summary), settings.out)
+    output.give({"out": str(settings.out), **summary})
     return 0
-
-
-def _summary_table(summary: Any) -> str:
-    """Lay out what ``evaluate`` found: a row for each class, what to know about it, and the policy."""
-    from segmentation.report.tables import clean, interval, measure_label, number
-
-    measures = ("dice", "iou", "nsd", "hd95_mm")
-    about = {"length_unit": summary["unit"], "tolerance_mm": [summary["tolerance_mm"]]}
-    rows = [["class", *(measure_label(m, about) for m in measures), "Dice, 95% CI", "missed", "false alarms"]]
-    for name, found in summary["classes"].items():
-        scores = {measure: found["scores"][measure]["policy"] for measure in measures}
-        means = [number(score["estimate"], measure) for measure, score in scores.items()]
-        states = [str(found["states"][state]) for state in ("missed", "false_alarm")]
-        rows.append([clean(name), *means, interval(scores["dice"]), *states])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    title = f"{summary['cases']} cases of {summary['patients']} patients: means over patients"
-    table = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    return "\n".join([title, "", *table, "", *map(clean, summary["warnings"]), summary["policy"]])
 
 
 def _kinds() -> str:
@@ -140,23 +145,20 @@ def _kinds() -> str:
     return list_kinds()
 
 
-def _probe(settings: Any) -> int:
+def _probe(settings: Any, output: Output) -> int:
     from segmentation.probes.run import probe
 
-    for path in probe(settings):
-        print(path)
+    paths = probe(settings)
+    output.say(*paths)
+    output.give({"files": [str(path) for path in paths]})
     return 0
 
 
-def _suite(settings: Any) -> int:
+def _suite(settings: Any, output: Output) -> int:
     from segmentation.ablation.suites.run import run_suites
-    from segmentation.report.suites import suite_table, write_suite_page
 
     run_suites(settings)
-    page = write_suite_page(settings.out)
-    print(suite_table(settings.out))
-    print(page)
-    return 0
+    return _write_suite_page(settings.out, output)
 
 
 def _suites() -> str:
@@ -166,45 +168,70 @@ def _suites() -> str:
     return "\n".join(["suites:", *(f"  {name:22} {about}" for name, about in ABOUT.items())])
 
 
-def _ablate(settings: Any) -> int:
+def _ablate(settings: Any, output: Output) -> int:
     from segmentation.ablation.launch import ablate
     from segmentation.ablation.ledger import read_ledger, summarise
+    from segmentation.plain import to_plain
 
     folder = ablate(settings)
-    if settings.launcher == "none":
-        print(f"{summarise(read_ledger(folder))}\n{folder}")
-        return 0
-    return _write_report(folder)
-
-
-def _report(settings: Any) -> int:
-    from segmentation.report.suites import is_suite_folder, suite_table, write_suite_page
-
-    if not is_suite_folder(settings.folder):
-        return _write_report(settings.folder)
-    page = write_suite_page(settings.folder)
-    print(suite_table(settings.folder))
-    print(page)
+    if settings.launcher != "none":
+        return _write_report(folder, output)
+    ledger = read_ledger(folder)
+    output.say(summarise(ledger), folder)
+    output.give({"study": str(folder), "runs": [to_plain(entry) for entry in ledger]})
     return 0
 
 
-def _write_report(folder: Any) -> int:
+def _report(settings: Any, output: Output) -> int:
+    from segmentation.report.suites import is_suite_folder
+
+    write = _write_suite_page if is_suite_folder(settings.folder) else _write_report
+    return write(settings.folder, output)
+
+
+def _write_report(folder: Path, output: Output) -> int:
+    """Write the page of a study or of a run."""
     from segmentation.report.page import write_report
     from segmentation.report.tables import terminal_table
     from segmentation.runs import read_json
 
     page = write_report(folder)
-    print(terminal_table(read_json(page.with_name("results.json"))))
-    print(page)
+    results = read_json(page.with_name("results.json"))
+    output.say(*terminal_table(results), page)
+    output.give({"report": str(page), **results})
     return 0
 
 
-def _doctor(settings: Any) -> int:
-    from segmentation.doctor import diagnose
+def _serve(settings: Any, output: Output) -> int:
+    from segmentation.serve.server import check, serve
 
-    healthy, text = diagnose()
-    print(text)
-    return 0 if healthy else 1
+    if not settings.check:
+        return serve(settings)
+    health = check(settings)
+    output.say(f"SkipSeg {health['version']} is well; {health['jobs']} of {health['queue']} jobs")
+    output.give(health)
+    return 0
+
+
+def _write_suite_page(folder: Path, output: Output) -> int:
+    """Write the page of a suite or of many."""
+    from segmentation.report.suites import read_results, suite_table, write_suite_page
+
+    page = write_suite_page(folder)
+    results = [result for _, result in read_results(folder)]
+    output.say(*suite_table(results), page)
+    output.give({"report": str(page), "suites": results})
+    return 0
+
+
+def _doctor(settings: Any, output: Output) -> int:
+    from segmentation.doctor import as_parts, diagnose
+    from segmentation.plain import to_plain
+
+    findings = diagnose()
+    output.say(*as_parts(findings))
+    output.give([to_plain(finding) for finding in findings])
+    return 1 if any(finding.needed for finding in findings) else 0
 
 
 COMMANDS: dict[str, Command] = {
@@ -222,5 +249,6 @@ COMMANDS: dict[str, Command] = {
     "ablate": Command("run a study and compare its conditions", "AblateSettings", ("study",), _ablate),
     "suite": Command("test a claim about skip connections", "SuiteSettings", ("name",), _suite, _suites),
     "report": Command("write the page of a study, a run or suites", "ReportSettings", ("folder",), _report),
+    "serve": Command("serve a web page that segments scans", "ServeSettings", (), _serve),
     "doctor": Command("say what this machine has and what is missing", "", (), _doctor),
 }  # fmt: skip

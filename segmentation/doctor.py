@@ -9,7 +9,7 @@ import platform
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -18,13 +18,14 @@ import psutil
 from packaging.requirements import Requirement
 
 from segmentation import __version__
+from segmentation.terminal import Part, Table
 
 EXTRAS = {
     "dicom": "masks as DICOM SEG, and compressed DICOM series",
     "export": "prediction on a CPU several times as fast, and models as ONNX and OpenVINO files",
     "cluster": "studies on several machines, by Ray",
-    "ui": "coming: a web page that segments scans",
-    "track": "coming: training curves in TensorBoard",
+    "ui": "a web page that segments scans, by `skipseg serve`",
+    "track": "training curves in TensorBoard, by `skipseg train --track tensorboard`",
 }
 """Optional extra to what it is for; "coming" where no command uses it yet."""
 
@@ -47,27 +48,25 @@ class Finding:
     needed: bool = False
 
 
-def diagnose() -> tuple[bool, str]:
+def diagnose() -> list[Finding]:
     """Examine this machine.
 
-    Returns:
-        Whether everything needed is there, and the text to print.
-
     Examples:
-        >>> healthy, text = diagnose()
-        >>> text.splitlines()[0].startswith("SkipSeg")
-        True
+        >>> diagnose()[0].topic
+        'SkipSeg'
     """
     findings = [Finding("SkipSeg", f"{__version__} on Python {platform.python_version()}, {platform.platform()}")]
     findings += _packages()
     if not any(finding.needed for finding in findings):
         findings += [*_processors(), _memory(), _disk(), _cache()]
-    findings += _extras()
+    return [*findings, *_extras()]
+
+
+def as_parts(findings: Sequence[Finding]) -> list[Part]:
+    """Lay out findings for a terminal, with the verdict last."""
     missing = [finding for finding in findings if finding.needed]
-    width = max(len(finding.topic) for finding in findings) + 2
-    lines = [f"{finding.topic:<{width}}{finding.text}" for finding in findings]
     verdict = f"{len(missing)} needed thing(s) missing: see above" if missing else "Everything needed is there."
-    return not missing, "\n".join([*lines, "", verdict])
+    return [Table([[finding.topic, finding.text] for finding in findings], header=False), "", verdict]
 
 
 def unmet(requirement: Requirement) -> str | None:

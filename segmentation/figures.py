@@ -13,6 +13,9 @@ from segmentation import SkipSegError
 Numbers = Sequence[float | None]
 """Values along an axis; ``None`` where there is none."""
 
+CLASS_COLOURS = ("#D55E00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#E69F00", "#0072B2")
+"""Colours of classes over a gray scan: those of Okabe and Ito, which colour-blind readers can tell apart."""
+
 
 @dataclass(frozen=True)
 class Series:
@@ -47,12 +50,13 @@ class Figure:
             heatmap.
         rows: Names of the rows of a heatmap, from the top.
         values: Rows of a heatmap or surface, shape ``(rows, columns)``.
-        x, y: Coordinates of the columns and rows of a surface.
+        x, y: Coordinates of the columns and rows of a surface; ``x`` of lines: places that their axis must hold.
         value_label: Quantity and unit of ``values``.
         log_y: Draw y (or ``values``) on a logarithmic scale.
         path: Points ``(x, y)`` drawn over a surface.
         reference: Value of a thin line across, such as 0 or an expected value; the middle of the colours of a
             heatmap or surface with values on both sides of it.
+        limits: Values that the axis, or the colours, must hold as well, so that several figures share them.
     """
 
     kind: Literal["lines", "bars", "points", "heatmap", "surface"]
@@ -69,6 +73,7 @@ class Figure:
     log_y: bool = False
     path: Sequence[tuple[float, float]] = field(default_factory=tuple)
     reference: float | None = None
+    limits: Sequence[float] = ()
 
     def to_plain(self) -> dict[str, Any]:
         """Plain data for JSON; what is not a finite number becomes ``None``.

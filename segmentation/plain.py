@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from segmentation import SkipSegError
+from segmentation import SettingsError, SkipSegError
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -82,7 +82,7 @@ def from_plain(kind: type[Settings], plain: Mapping[str, Any]) -> Settings:
         plain: Field name to value; groups nested, or written with dotted names.
 
     Raises:
-        SkipSegError: If a name is unknown, a value has the wrong type or is not among the choices.
+        SettingsError: If a name is unknown, a value has the wrong type or is not among the choices.
 
     Examples:
         >>> from segmentation.config import NetworkSettings
@@ -95,15 +95,15 @@ def from_plain(kind: type[Settings], plain: Mapping[str, Any]) -> Settings:
     parser = _parser(kind)
     for name, value in flatten(nest(plain)):
         if isinstance(value, float) and not math.isfinite(value):
-            raise SkipSegError(f"{name} must be a finite number, got {value}")
+            raise SettingsError(f"{name} must be a finite number, got {value}")
     try:
         return kind(**vars(parser.instantiate(parser.parse_object(nest(plain)))))
-    except (ArgumentError, TypeError) as error:
-        raise SkipSegError(explain(error, kind)) from None
+    except (ArgumentError, TypeError, SkipSegError) as error:
+        raise SettingsError(explain(error, kind)) from None
 
 
 def explain(error: Exception, kind: Any) -> str:
-    """Say in one line what the parser found wrong with settings of ``kind``; a wrong choice with all that are right.
+    """Say in one line what the parser found wrong with settings of ``kind``, and what would be right.
 
     Examples:
         >>> from segmentation.config import NetworkSettings
@@ -112,21 +112,36 @@ def explain(error: Exception, kind: Any) -> str:
         'norm must be one of none, batch, instance, group, layer; got bath'
     """
     text = " ".join(str(error).split())
-    found = re.search(r'Parser key "([\w.]+)": .*Expected a typing\.Literal\[.*Got value: (.*)$', text)
+    found = re.search(r'Parser key "([\w.]+)": .*(?:Got|Given) value: (.*)$', text)
     hint: Any = kind
     for name in found[1].split(".") if found else ():
         hint = get_type_hints(hint).get(name) if isinstance(hint, type) else None
-    choices = list(_choices(hint)) if found else []
-    return f"{found[1]} must be one of {', '.join(choices)}; got {found[2]}" if found and choices else text
+    return f"{found[1]} must be {words(hint)}; got {found[2]}" if found and hint else text
 
 
-def _choices(hint: Any) -> Iterator[str]:
-    """Values of every Literal in a type."""
-    for part in get_args(hint):
-        if get_origin(hint) is Literal:
-            yield str(part)
-        else:
-            yield from _choices(part)
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path", Any: "anything"}
+_SEVERAL = {int: "whole numbers", float: "numbers", str: "texts", Path: "paths"}
+
+
+def words(hint: Any) -> str:
+    """Say in plain words what a type takes.
+
+    Examples:
+        >>> words(int | None), words(list[float] | None)
+        ('a whole number', 'a list of numbers')
+        >>> words(dict[int, Literal["add", "none"]])
+        'a mapping of whole numbers, each to one of add, none'
+    """
+    parts, origin = get_args(hint), get_origin(hint)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, parts))}"
+    if origin is list:
+        return f"a list of {_SEVERAL[parts[0]]}" if parts[0] in _SEVERAL else f"a list, each {words(parts[0])}"
+    if origin is dict:
+        return f"a mapping of {_SEVERAL[parts[0]]}, each to {words(parts[1])}"
+    if parts:
+        return " or ".join(words(part) for part in parts if part is not type(None))
+    return _WORDS.get(hint, "a group of settings")
 
 
 @cache

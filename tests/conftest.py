@@ -1,6 +1,7 @@
 """What all tests share: one thread, a cache folder of their own, and a dataset made on the spot."""
 
 import os
+import re
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -47,6 +48,21 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def interruptible() -> None:
     """Ctrl-C arrives here and in commands that tests start, also when a shell runs pytest in the background."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """Make standard output and error a terminal of 80 columns; function that gives what was written, as a log."""
+    monkeypatch.setattr("_pytest.capture.CaptureIO.isatty", lambda stream: True)
+    for name, value in {"TERM": "xterm", "COLUMNS": "80", "LINES": "40"}.items():
+        monkeypatch.setenv(name, value)
+    written: list[str] = []
+
+    def read() -> str:
+        written.extend(capsys.readouterr())
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", "".join(written)).replace("\r", "\n").rstrip()
+
+    return read
 
 
 @pytest.fixture(scope="session")

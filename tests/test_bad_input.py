@@ -31,8 +31,8 @@ def assert_no_mask(folder: Path) -> None:
 def refused(capsys) -> Callable[..., str]:
     """Function of a command line: runs it, checks that it fails in one line, and gives that line."""
 
-    def run(*arguments: object) -> str:
-        assert main([str(argument) for argument in arguments]) == 1
+    def run(*arguments: object, status: int = 1) -> str:
+        assert main([str(argument) for argument in arguments]) == status
         *notice, error = capsys.readouterr().err.splitlines()
         assert arguments[0] == "prepare" or not notice  # which says the licence first
         assert error.startswith("skipseg: ")
@@ -339,7 +339,7 @@ def test_nothing_to_score(dataset, tmp_path, refused):
 
 
 def test_unknown_source(tmp_path, refused):
-    assert "unknown source 'phantoms'" in refused("prepare", "phantoms", "--out", tmp_path / "out")
+    assert "unknown source 'phantoms'" in refused("prepare", "phantoms", "--out", tmp_path / "out", status=2)
     assert_no_mask(tmp_path / "out")
 
 
@@ -355,6 +355,15 @@ def test_nothing_to_report(tmp_path, refused):
     assert tree(tmp_path) == {}
 
 
+def test_missing_study(tmp_path, refused):
+    assert "does not exist" in refused("ablate", tmp_path / "study.yaml", "--out", tmp_path / "out", status=2)
+
+
+def test_unknown_suite_and_kind(tmp_path, refused):
+    assert "there is no suite 's99'" in refused("suite", "s99", "--out", tmp_path / "out", status=2)
+    assert "the kinds are" in refused("probe", tmp_path, "--kind", "colour", status=2)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [({"colour": 1}, "colour"), ({"conditions": {"a": {"network.long_skip": "conat"}}}, "one of concat, add, mean")],
@@ -362,7 +371,7 @@ def test_nothing_to_report(tmp_path, refused):
 def test_wrong_study(tmp_path, volumes, refused, content, said):
     plain = {"name": "wrong", "dataset": str(volumes.root), "conditions": {"a": {}}, "base": {"folds": 0}}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(plain | content))
-    assert said in refused("ablate", tmp_path / "study.yaml", "--out", tmp_path / "out")
+    assert said in refused("ablate", tmp_path / "study.yaml", "--out", tmp_path / "out", status=2)
     assert_no_mask(tmp_path / "out")
 
 

@@ -11,7 +11,8 @@ import torch
 import yaml
 
 from segmentation import SkipSegError, __version__, cli, config, plain
-from segmentation.cli import COMMANDS, main, overview, parse
+from segmentation.arguments import parse
+from segmentation.cli import COMMANDS, main, overview
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def stub(monkeypatch):
     """Function of an exception or status: makes ``skipseg doctor`` end with it."""
 
     def make(outcome):
-        def run(_):
+        def run(_, output):
             if isinstance(outcome, BaseException):
                 raise outcome
             return outcome
@@ -105,7 +106,7 @@ def test_wrongly_asked_is_one_line_and_status_2(capsys, case):
 
 CALLS = {
     "prepare": (["phantom"], {"out": "o", "phantom": {"cases": 3}}),
-    "check": (["d"], {"json": "report.json"}),
+    "check": (["d"], {"cache": "c"}),
     "plan": (["d"], {"device": "cpu"}),
     "train": (["d"], {"out": "o", "network": {"depth": 2, "long_skip_levels": {0: "none"}}}),
     "predict": ([], {"model": "m", "input": "i", "output": "o", "repair": ["gaps"]}),
@@ -120,7 +121,7 @@ def test_every_command_reads_a_settings_file(tmp_path, name):
     positional, content = CALLS[name]
     path = tmp_path / "settings.yaml"
     path.write_text(yaml.safe_dump(content))
-    settings = plain.to_plain(parse(name, [*positional, "--config", str(path)]))
+    settings = plain.to_plain(parse(name, [*positional, "--config", str(path)]).settings)
     given = dict(plain.flatten(content))
     flat = dict(plain.flatten(settings))
     assert {key: flat[key] for key in given} == given
@@ -141,7 +142,8 @@ def test_missing_settings_file(tmp_path, capsys):
 
 def test_options_win_over_the_file(tmp_path):
     (tmp_path / "settings.yaml").write_text("epochs: 3\nnetwork: {depth: 2, width: 8}\n")
-    settings = parse("train", ["d", "--out", "o", "--config", str(tmp_path / "settings.yaml"), "--network.depth", "4"])
+    given = ["d", "--out", "o", "--config", str(tmp_path / "settings.yaml"), "--network.depth", "4"]
+    settings = parse("train", given).settings
     assert (settings.epochs, settings.network.depth, settings.network.width) == (3, 4, 8)
 
 
@@ -224,7 +226,8 @@ def test_check_prints_the_census_and_writes_json(pictures, tmp_path, capsys):
 
 def test_plan_gives_each_value_with_its_reason(pictures, tmp_path, capsys):
     assert main(["plan", str(pictures.root), "--out", str(tmp_path / "plan.json"), "--device", "cpu"]) == 0
-    *lines, path = capsys.readouterr().out.splitlines()
+    header, _, *lines, path = capsys.readouterr().out.splitlines()
+    assert header.split() == ["setting", "value", "why"]
     assert path == str(tmp_path / "plan.json")
     settings = json.loads((tmp_path / "plan.json").read_text())["settings"]
     for line, (name, entry) in zip(lines, settings.items(), strict=False):
@@ -245,13 +248,13 @@ def test_evaluate_prints_a_table_with_the_policy(pictures, tmp_path, capsys):
     predictions = shutil.copytree(references, tmp_path / "masks")
     assert main(["evaluate", "--predictions", str(predictions), "--references", str(references),
                  "--out", str(tmp_path / "out"), "--tolerance_mm", "1.5", "--overlays", "0"]) == 0  # fmt: skip
-    title, _, header, organ, lesion, _, policy, path = capsys.readouterr().out.splitlines()
+    title, _, header, _, organ, lesion, _, policy, path = capsys.readouterr().out.splitlines()
     assert title == "6 cases of 3 patients: means over patients"
     assert header.split("  ")[0] == "class"
     assert "Surface Dice at 1.5 px" in header
     assert organ.split() == ["organ", "1.000", "1.000", "1.000", "0.0", "1.000", "to", "1.000", "0", "0"]
     assert lesion.startswith("lesion")
-    assert header.index("Dice") == organ.index("1.000"), "columns are aligned"
+    assert header.index("Dice") + len("Dice") == organ.index("1.000") + len("1.000"), "numbers end below each other"
     assert policy.startswith("Empty masks: ")
     assert path == str(tmp_path / "out")
     with (tmp_path / "out" / "cases.csv").open() as stream:

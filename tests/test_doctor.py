@@ -10,6 +10,7 @@ import torch
 from packaging.requirements import Requirement
 
 from segmentation import __version__, doctor
+from segmentation.terminal import as_text
 
 DECLARED = ["torch>=2.8", "numpy>=2.0", 'onnx>=1.18; extra == "export"', 'tomli>=1; python_version < "3"']
 
@@ -24,9 +25,15 @@ def declare(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return _declare
 
 
+def diagnosis() -> tuple[bool, str]:
+    """Whether the machine is healthy, and what is printed."""
+    findings = doctor.diagnose()
+    return not any(finding.needed for finding in findings), as_text(doctor.as_parts(findings))
+
+
 def test_reports_versions_and_resources(declare):
     declare(*DECLARED)
-    healthy, text = doctor.diagnose()
+    healthy, text = diagnosis()
     assert healthy
     topics = [line.split()[0] for line in text.splitlines() if line]
     assert topics[:6] == ["SkipSeg", "Packages", "CPU", "GPU", "Memory", "Disk"]
@@ -37,7 +44,7 @@ def test_reports_versions_and_resources(declare):
 
 def test_missing_package_is_unhealthy(declare):
     declare(*DECLARED, "no-such-package>=1")
-    healthy, text = doctor.diagnose()
+    healthy, text = diagnosis()
     assert not healthy
     assert "no-such-package is missing; in the source folder run: " in text
     assert "1 needed thing(s) missing" in text
@@ -45,7 +52,7 @@ def test_missing_package_is_unhealthy(declare):
 
 def test_wrong_version_is_unhealthy(declare):
     declare("numpy>=99")
-    healthy, text = doctor.diagnose()
+    healthy, text = diagnosis()
     assert not healthy
     assert f"numpy {metadata.version('numpy')} is here, numpy>=99 is needed" in text
 
@@ -55,14 +62,14 @@ def test_source_tree_without_installation_is_unhealthy(monkeypatch):
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "requires", refuse)
-    healthy, text = doctor.diagnose()
+    healthy, text = diagnosis()
     assert not healthy
     assert "pip install" in text
 
 
 def test_missing_extra_says_its_use_and_command(declare):
     declare('no-such-package>=1; extra == "export"')
-    healthy, text = doctor.diagnose()
+    healthy, text = diagnosis()
     assert healthy
     line = next(line for line in text.splitlines() if "export" in line)
     assert "ONNX" in line
@@ -84,7 +91,7 @@ def test_torchvision_is_warned_of(declare, monkeypatch):
     declare(*DECLARED)
     real = metadata.version
     monkeypatch.setattr(metadata, "version", lambda name: "0.28.0" if name == "torchvision" else real(name))
-    healthy, text = doctor.diagnose()
+    healthy, text = diagnosis()
     assert healthy
     assert "pip uninstall torchvision" in text
 
@@ -94,7 +101,7 @@ def test_says_why_there_is_no_gpu(declare, monkeypatch, cuda):
     declare(*DECLARED)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", cuda)
-    text = doctor.diagnose()[1]
+    text = diagnosis()[1]
     line = next(line for line in text.splitlines() if line.startswith("GPU"))
     assert ("no NVIDIA driver" if cuda else "built for the CPU alone") in line
 
@@ -106,14 +113,14 @@ def test_names_the_gpu(declare, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
     monkeypatch.setattr(torch.version, "cuda", "12.8")
-    lines = doctor.diagnose()[1].splitlines()
+    lines = diagnosis()[1].splitlines()
     assert [line.split(maxsplit=1)[1] for line in lines if line.startswith("GPU")] == ["Some GPU, 80.0 GB, CUDA 12.8"]
 
 
 def test_unwritable_cache_is_said(declare, monkeypatch):
     declare(*DECLARED)
     monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)
-    healthy, text = doctor.diagnose()
+    healthy, text = diagnosis()
     assert healthy
     assert "cannot be written" in text
 

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from segmentation.ablation.study import merge, read_study
-from segmentation.cli import parse
+from segmentation.arguments import parse
 from segmentation.config import TrainSettings
 from segmentation.plain import from_plain, nest
 
@@ -140,7 +140,7 @@ def test_shape_rule_finds_an_offender():
 @pytest.mark.parametrize("path", CONFIGS, ids=relative)
 def test_config_is_accepted(path):
     if path.parent.name != "ablation":
-        assert parse("train", ["dataset", f"--config={path}", "--out=run"]).dataset == Path("dataset")
+        assert parse("train", ["dataset", f"--config={path}", "--out=run"]).settings.dataset == Path("dataset")
         return
     study = read_study(path, None)
     jobs = [merge(nest(study.base), nest(overrides)) for overrides in study.all_conditions().values()]

@@ -18,6 +18,7 @@ from segmentation.config import AblateSettings
 from segmentation.runs import user_cache
 from segmentation.training.lock import locked
 from segmentation.training.record import open_run
+from segmentation.training.trackers import require_tracker
 
 Launcher = Callable[[Sequence[Path], AblateSettings, int], list[str]]
 """Function of run folders, the study's settings and its number of runs; it gives the failures."""
@@ -30,11 +31,13 @@ def ablate(settings: AblateSettings) -> Path:
         The study folder.
 
     Raises:
-        SkipSegError: If the study file is wrong, or runs failed; the others are finished first.
+        SettingsError: If the study file is wrong.
+        SkipSegError: If the tracker is not installed, or runs failed; the others are finished first.
         KeyboardInterrupt: If interrupted or terminated; the same call continues.
     """
+    require_tracker(settings.track)
     study = read_study(settings.study, settings.dataset)
-    runs = expand(study, settings.out, settings.cache)
+    runs = expand(study, settings.out, settings.cache, settings.track)
     failed = list[str]()
     with locked(settings.out), _terminable():
         freeze(study, runs, settings.out)

@@ -52,7 +52,7 @@ def launch_local(folders: Sequence[Path], settings: AblateSettings, total: int) 
                     continue
                 if code:
                     failed.append(f"{folder.name}: {_reason(folder, code, starts[folder])}")
-                bar.update()
+                bar.advance()
     return failed
 
 

@@ -149,7 +149,7 @@ def _collect(ray: Any, task: Any, waiting: list[Path], workers: int, total: int)
                     folder = running.pop(reference)
                     reason = _outcome(ray, reference, folder)
                     failed.extend([f"{folder.name}: {reason}"] if reason else [])
-                    bar.update()
+                    bar.advance()
     finally:
         for reference in running:
             with suppress(Exception):  # the cluster may be gone

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeGuard
 
 import yaml
 
-from segmentation import SkipSegError
+from segmentation import SettingsError, SkipSegError
 from segmentation.config import TrainSettings, require
 from segmentation.model.canonical import canonical
 from segmentation.model.presets import with_preset
@@ -22,7 +22,7 @@ from segmentation.training.job import Job, make_job, open_source
 
 Metric = Literal["dice", "iou", "sensitivity", "precision", "hd95_mm", "assd_mm", "nsd", "volume_error_ml"]
 Expected = Literal["greater", "less", "equivalent", "any"]
-SET_BY_STUDY = frozenset({"dataset", "out", "fold", "seed", "cache", "threads"})
+SET_BY_STUDY = frozenset({"dataset", "out", "fold", "seed", "cache", "threads", "track"})
 """Settings of a training that the study decides for each run, so that no condition can."""
 
 
@@ -147,34 +147,40 @@ def read_study(path: Path, dataset: Path | None) -> StudySettings:
         dataset: Replaces the study's own dataset.
 
     Raises:
-        SkipSegError: If the file is missing, is not YAML, or holds an unknown or wrong setting.
+        SettingsError: If the file is missing, is not YAML, or holds an unknown or wrong setting.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise SkipSegError(f"{path} does not exist") from None
+        raise SettingsError(f"{path} does not exist") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SkipSegError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        raise SettingsError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise SkipSegError(f"{path} holds no settings; see configs/ablation for examples")
+        raise SettingsError(f"{path} holds no settings; see configs/ablation for examples")
     if dataset:
         content["dataset"] = str(dataset)
     try:
         return from_plain(StudySettings, content)
-    except SkipSegError as error:
-        raise SkipSegError(f"{path}: {error}") from None
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from None
 
 
-def expand(study: StudySettings, out: Path, cache: Path | None) -> list[Run]:
+def expand(study: StudySettings, out: Path, cache: Path | None, track: str = "none") -> list[Run]:
     """Write a study out into runs, condition by condition within each fold and seed.
 
     Each condition is decided once; its folds and seeds follow from that.
+
+    Args:
+        study: What to write out.
+        out: Study folder.
+        cache: Folder for prepared arrays; ``None`` for the user's.
+        track: The tracker that each run reports to.
 
     Raises:
         SkipSegError: If a setting of a condition is unknown or wrong, two conditions are the same, a budget cannot
             be met, or the dataset has errors.
     """
-    jobs = decide_conditions(study, out, cache)
+    jobs = decide_conditions(study, out, cache, track)
     folds = list(range(len(jobs[next(iter(jobs))].splits.folds))) if study.folds is None else study.folds
     runs: list[Run] = []
     for (place, seed), fold, (name, job) in itertools.product(enumerate(study.seeds), folds, jobs.items()):
@@ -187,29 +193,31 @@ def expand(study: StudySettings, out: Path, cache: Path | None) -> list[Run]:
     return runs
 
 
-def decide_conditions(study: StudySettings, out: Path, cache: Path | None) -> dict[str, Job]:
+def decide_conditions(study: StudySettings, out: Path, cache: Path | None, track: str = "none") -> dict[str, Job]:
     """Decide everything about each condition but its fold and seed."""
+    fixed = {"dataset": str(study.dataset), "out": str(out), "cache": cache and str(cache)}
+    fixed |= {"threads": 1, "track": track}
     source = open_source(study.dataset, cache)
     first, *_ = conditions = study.all_conditions()
     reference = study.match_to or first
     jobs: dict[str, Job] = {}
     for name in sorted(conditions, key=lambda name: name != reference):
         try:
-            settings = _settings(study, conditions[name], out, cache)
+            settings = _settings(study, conditions[name], fixed)
             if name == reference:  # its own budget is what the others meet
                 own = dict(flatten(nest(conditions[name]))).get("network.budget_match", "none")
                 require(own == "none", "it is what the others are matched to; name another one by match_to")
                 settings = replace(settings, network=replace(settings.network, budget_match="none"))
             jobs[name] = make_job(settings, source, jobs.get(reference))
         except SkipSegError as error:
-            raise SkipSegError(f"condition {name!r}: {error}") from None
+            raise type(error)(f"condition {name!r}: {error}") from None
         if jobs[name].splits.hash != jobs[reference].splits.hash:
-            raise SkipSegError(f"condition {name!r} splits the patients otherwise; only runs on equal folds compare")
+            raise SettingsError(f"condition {name!r} splits the patients otherwise; only runs on equal folds compare")
     known: dict[str, str] = {}
     for name in conditions:
         same = known.setdefault(_effective(jobs[name]).identity, name)
         if same != name:
-            raise SkipSegError(
+            raise SettingsError(
                 f"conditions {same!r} and {name!r} are the same training: no setting in which they differ has an "
                 "effect; let them differ, or drop one"
             )
@@ -223,10 +231,9 @@ def _effective(job: Job) -> Job:
     return replace(job, settings=replace(job.settings, network=network), architecture=architecture)
 
 
-def _settings(study: StudySettings, overrides: Mapping[str, Any], out: Path, cache: Path | None) -> TrainSettings:
+def _settings(study: StudySettings, overrides: Mapping[str, Any], fixed: Mapping[str, Any]) -> TrainSettings:
     """Lay the overrides of a condition over the base, and both over the preset that they name."""
-    fixed = {"dataset": str(study.dataset), "out": str(out), "cache": cache and str(cache), "threads": 1}
-    return from_plain(TrainSettings, with_preset(merge(nest(study.base), nest(overrides))) | fixed)
+    return from_plain(TrainSettings, with_preset(merge(nest(study.base), nest(overrides))) | dict(fixed))
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

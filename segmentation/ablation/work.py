@@ -8,12 +8,10 @@ import traceback
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import NoReturn
-
-from tqdm import tqdm
 
 from segmentation.ablation.lease import leased
 from segmentation.ablation.ledger import attempt, is_done
+from segmentation.progress import Bar
 from segmentation.runs import read_json
 from segmentation.training.record import read_config
 
@@ -46,9 +44,9 @@ def failure(folder: Path) -> str:
     return str(read_json(folder / "run.json").get("error", f"see {folder / 'log.txt'}"))
 
 
-def progress(waiting: Sequence[Path], total: int) -> "tqdm[NoReturn]":
+def progress(waiting: Sequence[Path], total: int) -> Bar:
     """A bar over the runs of a study, on a terminal only."""
-    return tqdm(total=total, initial=total - len(waiting), desc="ablate", unit="run", disable=None)
+    return Bar("ablate", "runs", total, done=total - len(waiting))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -19,6 +19,7 @@ from segmentation.config.network import (
     Placebo,
     ShortSkip,
 )
+from segmentation.config.serve import ServeSettings
 from segmentation.config.stages import (
     AblateSettings,
     CheckSettings,
@@ -64,6 +65,7 @@ __all__ = [
     "ProbeSettings",
     "Repair",
     "ReportSettings",
+    "ServeSettings",
     "ShortSkip",
     "SuiteSettings",
     "TrainSettings",

@@ -57,8 +57,6 @@ class CheckSettings:
 
     dataset: Path
     """Dataset folder (nnU-Net or MSD layout) or CSV of paths, read in place."""
-    json: Path | None = None
-    """Also write the findings to this file."""
     cache: Path | None = None
     """Folder for results of earlier checks; otherwise the user's cache folder."""
 
@@ -217,6 +215,8 @@ class AblateSettings:
     """GPUs of each training; a fraction lets small trainings share one."""
     retries: int = 2
     """How often a training is started again when its process or node dies."""
+    track: Literal["none", "tensorboard", "mlflow", "wandb"] = "none"
+    """Report the curves of runs that are frozen now to TensorBoard, MLflow or Weights & Biases; changes no result."""
     slurm: dict[str, str] = field(default_factory=dict)
     """Options of the SLURM array, such as {partition: gpu, time: "02:00:00"}."""
     cache: Path | None = None

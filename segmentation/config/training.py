@@ -129,6 +129,8 @@ class TrainSettings:
     """Processes of one training on this machine, a GPU or a CPU process each (DDP); batch_size is for each."""
     nodes: int = 1
     """Machines of one training; started on each, as Lightning's DDP asks."""
+    track: Literal["none", "tensorboard", "mlflow", "wandb"] = "none"
+    """Also report the curves to TensorBoard (RUN/tensorboard), MLflow or Weights & Biases; changes no result."""
     track_updates: bool = False
     """Record the mean update and gradient of every layer in each epoch, for `skipseg probe`."""
     threads: int = 0

@@ -13,12 +13,12 @@ from typing import Any
 import blosc2
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from segmentation import SkipSegError
 from segmentation.data.manifest import Case, Dataset
 from segmentation.data.preprocessing import Preprocessing
 from segmentation.data.transforms import prepare_image, prepare_label_map
+from segmentation.progress import track
 from segmentation.runs import content_hash, file_hash, read_json, write_bytes, write_json
 from segmentation.scans import read_label_map, read_scan
 from segmentation.scans.blocks import c_order
@@ -73,10 +73,8 @@ def cache_cases(dataset: Dataset, cases: Iterable[Case], preprocessing: Preproce
         SkipSegError: If a scan or label map cannot be read, or the two do not share a grid.
         OSError: If the disk is full; finished cases stay.
     """
-    listed = list(cases)
-    return [
-        cache_case(dataset, case, preprocessing, cache) for case in tqdm(listed, "prepare", unit="case", disable=None)
-    ]
+    with track(list(cases), "prepare", "cases") as listed:
+        return [cache_case(dataset, case, preprocessing, cache) for case in listed]
 
 
 def cache_case(dataset: Dataset, case: Case, preprocessing: Preprocessing, cache: Path) -> CachedCase:

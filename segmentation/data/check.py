@@ -12,13 +12,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any, get_args
 
-from tqdm import tqdm
-
 from segmentation import SkipSegError
 from segmentation.data.facts import PERCENTILES, CaseFacts, Finding, Severity, inspect_case
 from segmentation.data.manifest import Case, Dataset, name_few
 from segmentation.data.splits import read_fixed_splits
+from segmentation.progress import track
 from segmentation.runs import content_hash, read_json, write_json
+from segmentation.terminal import Part, Table, as_text
 
 _SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 _VERSION = 1  # raised whenever the same files would give other facts or findings
@@ -73,28 +73,28 @@ class CheckReport:
             "cases": {name: asdict(item) for name, item in self.facts.items()},
         }
 
-    def text(self) -> str:
+    def parts(self) -> list[Part]:
         """Give the report for a terminal: the census, one line a finding, and the count."""
         census = self.census()
         who = "patients unknown" if census["patients"] is None else f"{census['patients']} patients"
         rows = [
-            ("channels", ", ".join(self.dataset.channel_names)),
-            ("cases with", _listed(census["cases_with"])),
-            ("shape", _range(census["shape"])),
-            ("spacing (mm)", _range(census["spacing_mm"]) if self.dataset.spatial_dims == 3 else ""),
-            ("orientation", _listed(census["orientation"])),
-            ("dtype", _listed(census["dtype"])),
+            ["channels", ", ".join(self.dataset.channel_names)],
+            ["cases with", _listed(census["cases_with"])],
+            ["shape", _range(census["shape"])],
+            ["spacing (mm)", _range(census["spacing_mm"]) if self.dataset.spatial_dims == 3 else ""],
+            ["orientation", _listed(census["orientation"])],
+            ["dtype", _listed(census["dtype"])],
         ]
+        found = [[item.severity.upper(), item.code, item.sentence] for item in self.findings]
         counts = Counter(finding.severity for finding in self.findings)
         total = ", ".join(f"{n} {kind}{'s' * (n != 1)}" for kind in _SEVERITIES for n in [counts[kind]])
-        return "\n".join(
-            [
-                f"{self.dataset.name}: {census['cases']} cases, {census['labelled']} labelled, {who}",
-                *(f"  {name:13} {value}" for name, value in rows if value),
-                *(f"{item.severity.upper():8} {item.code:17} {item.sentence}" for item in self.findings),
-                total,
-            ]
-        )
+        title = f"{self.dataset.name}: {census['cases']} cases, {census['labelled']} labelled, {who}"
+        listed: list[Part] = [Table(found, header=False)] if found else []
+        return [title, Table([row for row in rows if row[1]], header=False), *listed, total]
+
+    def text(self) -> str:
+        """Give the report as plain text."""
+        return as_text(self.parts())
 
 
 def check_dataset(dataset: Dataset, *, cache: Path | None = None) -> CheckReport:
@@ -113,11 +113,12 @@ def check_dataset(dataset: Dataset, *, cache: Path | None = None) -> CheckReport
     """
     facts: dict[str, CaseFacts] = {}
     findings: list[Finding] = []
-    for case in tqdm(dataset.cases, "check", unit="case", disable=None):
-        case_facts, found = _inspect_cached(case, dataset, cache)
-        findings += found
-        if case_facts is not None:
-            facts[case.name] = case_facts
+    with track(dataset.cases, "check", "cases") as cases:
+        for case in cases:
+            case_facts, found = _inspect_cached(case, dataset, cache)
+            findings += found
+            if case_facts is not None:
+                facts[case.name] = case_facts
     if not any(finding.severity == "error" for finding in findings):
         findings += _absent_classes(dataset, facts)
     findings += [*_dataset_findings(dataset), *_duplicates(dataset, facts), *_outliers(dataset, facts)]

@@ -64,15 +64,18 @@ class Plan:
         context = context_slices if sliced else 0
         return Preprocessing(dims, tuple(spacing_mm), axis, context, tuple(self.normalisation))
 
-    def write(self, path: Path) -> None:
-        """Write plan.json."""
-        content = {
+    def to_plain(self) -> dict[str, Any]:
+        """Give the plan as plain data: the content of plan.json."""
+        return {
             "settings": {name: {"value": choice.value, "why": choice.why} for name, choice in self.choices.items()},
             "normalisation": {"value": [vars(entry) for entry in self.normalisation], "why": self.normalisation_why},
             "slice_axis": self.slice_axis,
             "fingerprint": self.fingerprint.to_plain(),
         }
-        write_json(path, content)
+
+    def write(self, path: Path) -> None:
+        """Write plan.json."""
+        write_json(path, self.to_plain())
 
     @classmethod
     def read(cls, path: Path) -> "Plan":

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from segmentation import SkipSegError
 from segmentation.data.manifest import IGNORE, name_few, parse_label_remap, parse_labels
@@ -17,6 +16,7 @@ from segmentation.evaluation.pairs import CasePair, find_masks, naming, read_pai
 from segmentation.evaluation.summary import rounded, summarise
 from segmentation.evaluation.worst import draw_worst
 from segmentation.metrics import COLUMNS, score_case
+from segmentation.progress import track
 from segmentation.runs import read_json, write_csv, write_json
 from segmentation.scans import find_scans, read_label_map
 
@@ -64,20 +64,21 @@ def evaluate(
         raise SkipSegError(f"case names must be unique, got more than one {name_few(twice)}")
     rows_of: dict[str, list[dict[str, Any]]] = {}
     dims: set[int] = set()
-    for pair in tqdm(pairs, desc="Scoring", unit="case", disable=None):
-        prediction, reference = read_pair(pair)
-        dims.add(reference.spatial_dims)
-        with naming(pair.case):
-            scores = score_case(
-                prediction.array[0], reference.array[0], reference.spacing_mm, labels, ignore_label, tolerance_mm
-            )
-        own = {"case": pair.case, "patient": pair.patient}
-        note = {"note": "" if pair.prediction else NO_PREDICTION}
-        rows_of[pair.case] = [own | row | note for row in scores]
+    with track(pairs, "score", "cases") as read:
+        for pair in read:
+            prediction, reference = read_pair(pair)
+            dims.add(reference.spatial_dims)
+            with naming(pair.case):
+                scores = score_case(
+                    prediction.array[0], reference.array[0], reference.spacing_mm, labels, ignore_label, tolerance_mm
+                )
+            own = {"case": pair.case, "patient": pair.patient}
+            note = {"note": "" if pair.prediction else NO_PREDICTION}
+            rows_of[pair.case] = [own | row | note for row in scores]
     if len(dims) > 1:
         raise SkipSegError("volumes and pictures cannot share a table: mm and pixels differ; score them apart")
     rows = [row for of_case in rows_of.values() for row in of_case]
-    not_shown = draw_worst(pairs, rows_of, out / "overlays", ignore_label, overlays)
+    not_shown = draw_worst(pairs, rows_of, out, labels, ignore_label, overlays)
     summary = summarise(rows, tolerance_mm, unit="px" if dims == {2} else "mm")
     summary["warnings"] = [*warnings, *not_shown]
     write_csv(out / "cases.csv", rounded(rows), CASE_COLUMNS)
@@ -165,8 +166,9 @@ def _description(path: Path) -> dict[str, Any]:
 def _found_labels(pairs: Sequence[CasePair]) -> dict[str, int]:
     """Every value but 0 that a reference holds."""
     found: set[int] = set()
-    for pair in tqdm(pairs, desc="Finding labels", unit="case", disable=None):
-        found |= set(np.unique(read_label_map(pair.reference).array).tolist())
+    with track(pairs, "find labels", "cases") as read:
+        for pair in read:
+            found |= set(np.unique(read_label_map(pair.reference).array).tolist())
     return {f"label {value}": value for value in sorted(found - {0})}
 
 

@@ -68,14 +68,14 @@ def write_overlay(
     """
     check_label_maps(prediction, reference)
     check_spacing(reference.shape, spacing_mm)
-    gray = np.full(reference.shape, np.nan) if image is None else _gray(image, reference.ndim)
+    gray = np.full(reference.shape, np.nan) if image is None else gray_of(image, reference.ndim)
     planes = _planes(gray, prediction, reference, spacing_mm)
     figure = Figure(figsize=(2 * PANEL_INCHES, PANEL_INCHES * len(planes) + 0.7), dpi=DPI, layout="constrained")
     panels = figure.subplots(len(planes), 2, squeeze=False)
     for (left, right), plane in zip(panels, planes, strict=True):
         _draw(left, right, plane)
     figure.suptitle(title, fontsize=10)
-    shown = list(COLOURS.items())[: 4 if _agreement(prediction, reference)[3].any() else 3]
+    shown = list(COLOURS.items())[: 4 if agreement(prediction, reference)[3].any() else 3]
     patches = [Patch(color=colour, label=name) for name, colour in shown]
     figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False, fontsize=9)
     with atomic_path(path) as draft:
@@ -100,8 +100,8 @@ class _Plane:
     name: str
 
 
-def _gray(image: NDArray[Any], dims: int) -> NDArray[np.floating]:
-    """One intensity for each voxel, shape ``(*S)``, of an image of shape ``(*S)`` or ``(C, *S)``."""
+def gray_of(image: NDArray[Any], dims: int) -> NDArray[np.floating]:
+    """One intensity for each voxel, shape ``(*S)``, of an image of shape ``(*S)`` or ``(C, *S)`` with ``dims`` axes."""
     if image.ndim == dims:
         return image.astype(np.float32)
     colour_picture = dims == 2 and image.shape[0] == 3
@@ -137,7 +137,7 @@ def _draw(left: Axes, right: Axes, plane: _Plane) -> None:
     gray = _windowed(plane.gray, plane.gray[rows, columns])
     whole = np.repeat(gray[..., np.newaxis], 3, axis=2)
     coloured = whole.copy()
-    for (_, colour), mask in zip(COLOURS.items(), _agreement(plane.prediction, plane.reference), strict=True):
+    for (_, colour), mask in zip(COLOURS.items(), agreement(plane.prediction, plane.reference), strict=True):
         coloured[mask] = (1 - OPACITY) * coloured[mask] + OPACITY * np.asarray(colour)
     left.imshow(whole, aspect=plane.aspect, interpolation="nearest")
     right.imshow(coloured[rows, columns], aspect=plane.aspect, interpolation="nearest")
@@ -149,8 +149,8 @@ def _draw(left: Axes, right: Axes, plane: _Plane) -> None:
         panel.set_axis_off()
 
 
-def _agreement(prediction: NDArray[np.integer], reference: NDArray[np.integer]) -> list[NDArray[np.bool_]]:
-    """Masks of agreement, false alarm, missed and wrong class, in the order of the colours, shape as given."""
+def agreement(prediction: NDArray[np.integer], reference: NDArray[np.integer]) -> list[NDArray[np.bool_]]:
+    """Masks of agreement, false alarm, missed and wrong class, in the order of :data:`COLOURS`, shape as given."""
     predicted, annotated = prediction != 0, reference != 0
     same = prediction == reference
     return [predicted & same, predicted & ~annotated, annotated & ~predicted, predicted & annotated & ~same]

@@ -1,18 +1,24 @@
 """OpenVINO as a backend: the fastest on a CPU, and the one that starts soonest."""
 
 import json
+import sys
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-import openvino
-from openvino import opset13 as ops
 
-from segmentation.inference.backend import Array, Flips, WindowRefusedError, mean_over_flips
+# OpenVINO tells a server of Google's of each conversion, by a process that it forks and that may hang with what it
+# inherited. It does without where this package, which sends, cannot be imported.
+cast(dict[str, Any], sys.modules)["openvino_telemetry"] = None
+
+import openvino  # noqa: E402
+from openvino import opset13 as ops  # noqa: E402
+
+from segmentation.inference.backend import Array, Flips, WindowRefusedError, mean_over_flips  # noqa: E402
 
 _SHAPES = 2
 """Window shapes for which a compiled network is kept: the patch, and that of a scan smaller than it."""

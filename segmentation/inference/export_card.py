@@ -7,6 +7,7 @@ from typing import Any
 from segmentation import SkipSegError, __version__
 from segmentation.config import NetworkSettings
 from segmentation.model.architecture import Architecture
+from segmentation.model.folder import INTENDED_USE
 from segmentation.model.layers import total_cost
 from segmentation.runs import read_json
 
@@ -18,8 +19,6 @@ pipeline_tag: image-segmentation
 tags: [medical, segmentation, u-net]
 ---
 """
-_INTENDED = """Segmenting scans of the kind that the data below are of, in research. SkipSeg is no medical device, and
-nothing here says that this model is fit for the care of patients."""
 
 
 def model_card(model: Path, description: Mapping[str, Any], how: str) -> str:
@@ -36,7 +35,7 @@ def model_card(model: Path, description: Mapping[str, Any], how: str) -> str:
     classes = [name for name, value in description["labels"].items() if value]
     sections = {
         "Use": how,
-        "Intended use": _INTENDED,
+        "Intended use": INTENDED_USE,
         "Data": _data(description.get("dataset") or {}, _read(model / "run.json")),
         "Scores": _scores(_read(model / "evaluation" / "summary.json")),
         "Limits": _limits(description),

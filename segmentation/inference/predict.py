@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from segmentation import SkipSegError
 from segmentation.config import PredictSettings
@@ -20,6 +19,7 @@ from segmentation.inference.manifest import Manifest, source_signature
 from segmentation.inference.predictor import Extra, Predictor, Segmentation
 from segmentation.model.folder import read_description
 from segmentation.plain import to_plain
+from segmentation.progress import Bar
 from segmentation.runs import content_hash
 from segmentation.scans import Scan, label_map_ending, read_scan, write_label_map, write_map
 from segmentation.scans.dicom_seg import Kind, write_dicom_seg
@@ -32,10 +32,16 @@ _DECIDING = ("overlap", "mirror", "postprocess", "probabilities", "uncertainty",
 """Settings that decide what is written."""
 
 
-def predict(settings: PredictSettings) -> Iterator[Path]:
+def predict(
+    settings: PredictSettings, progress: Callable[[int, int], object] = lambda done, total: None
+) -> Iterator[Path]:
     """Segment every scan of ``settings.input`` that is not segmented yet.
 
     One bad scan never stops the others: it is named at the end, and in manifest.json beside the masks.
+
+    Args:
+        settings: What to segment, and how.
+        progress: Told how many windows of the present scan are done, and of how many.
 
     Yields:
         Each mask as soon as it is written.
@@ -65,7 +71,7 @@ def predict(settings: PredictSettings) -> Iterator[Path]:
         todo = [case for case in cases if settings.overwrite or not manifest.is_done(case.work.name, case.source)]
         if len(todo) < len(works):
             known = len(works) - len(todo)
-            log.warning("%d of %d scans were segmented before; --overwrite true computes them anew", known, len(works))
+            log.warning("%d of %d scans were segmented before; --overwrite computes them anew", known, len(works))
         for case in todo:
             case.known = manifest.holds(case.work.name)
         expected = 0
@@ -80,7 +86,7 @@ def predict(settings: PredictSettings) -> Iterator[Path]:
                 raise SkipSegError(f"{reason}; give a folder for the masks by --output") from None
         space = Workspace(room_for_arrays(settings.memory, expected), works[0].root)
         failed: list[str] = []
-        for case in _Pipeline(settings, predictor, space, manifest.content["models"]).run(todo):
+        for case in _Pipeline(settings, predictor, space, manifest.content["models"], progress).run(todo):
             manifest.record(case.work.name, case.source, "failed" if case.error else "done", **case.facts())
             if case.error:
                 failed.append(f"{case.work.name}: {case.error}")
@@ -130,17 +136,15 @@ class _Case:
         return {"files": sizes, "seconds": self.seconds, **self.about, **({"error": self.error} if self.error else {})}
 
 
+@dataclass(frozen=True)
 class _Pipeline:
     """Reads, computes and writes, each stage a scan ahead of the next."""
 
-    def __init__(
-        self, settings: PredictSettings, predictor: Predictor, space: Workspace, models: Sequence[Mapping[str, Any]]
-    ) -> None:
-        self.settings = settings
-        self.predictor = predictor
-        self.space = space
-        self.model_name = " + ".join(model["name"] for model in models)
-        self.model_version = " ".join(model["weights_sha256"][:16] for model in models)
+    settings: PredictSettings
+    predictor: Predictor
+    space: Workspace
+    models: Sequence[Mapping[str, Any]]
+    progress: Callable[[int, int], object]
 
     def run(self, cases: Sequence[_Case]) -> Iterator[_Case]:
         """Yield every case when it is written, or has failed, in order."""
@@ -150,7 +154,7 @@ class _Pipeline:
         with (
             ThreadPoolExecutor(1) as reader,
             ThreadPoolExecutor(1) as writer,
-            tqdm(total=len(cases), desc="predict", unit="scan", disable=None) as bar,
+            Bar("predict", "scans", len(cases)) as bar,
         ):
             upcoming = reader.submit(self._stage, cases[0], "read", self._read)
             for index, following in enumerate([*cases[1:], None]):
@@ -160,11 +164,11 @@ class _Pipeline:
                 self._stage(case, "compute", self._compute)
                 if writing is not None:
                     yield writing.result()
-                    bar.update()
+                    bar.advance()
                 writing = writer.submit(self._stage, cases[index], "write", self._write)
             if writing is not None:
                 yield writing.result()
-                bar.update()
+                bar.advance()
 
     def _stage(self, case: _Case, name: str, act: Callable[[_Case], None]) -> _Case:
         """Do one thing with a case; whatever goes wrong becomes the case's own."""
@@ -201,11 +205,11 @@ class _Pipeline:
         """Segment a scan and count its voxels."""
         scan = case.scan
         assert scan is not None  # read before, or the case has an error
-        with tqdm(desc=case.work.name, unit="window", leave=False, disable=None) as bar:
+        with Bar(case.work.name, "windows") as bar:
 
             def progress(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
+                bar.reach(done, total)
+                self.progress(done, total)
 
             found = self.predictor.segment(scan, self._extras(), self.space, progress)
         case.segmentation = found
@@ -265,8 +269,8 @@ class _Pipeline:
             found.label_map,
             scan.header.files,
             self.predictor.labels,
-            model_name=self.model_name,
-            model_version=self.model_version,
+            model_name=" + ".join(model["name"] for model in self.models),
+            model_version=" ".join(model["weights_sha256"][:16] for model in self.models),
             kind=kind,
             codes=self.predictor.codes,
         )

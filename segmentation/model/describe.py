@@ -1,40 +1,69 @@
 """What ``skipseg describe`` prints: the switches of every level, and what the network costs, without PyTorch."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from segmentation.config import DescribeSettings, NetworkSettings
 from segmentation.model.budget import default_reference, solve_widths
 from segmentation.model.cost import LayerCost
 from segmentation.model.layers import SIZE, layers, total_cost
+from segmentation.plain import to_plain
+from segmentation.terminal import Part, Table
 
 _NONE = "-"
 
 
-def describe(settings: DescribeSettings) -> str:
-    """Describe a network in aligned text.
+def describe(settings: DescribeSettings) -> list[Part]:
+    """Describe a network in words and tables.
 
     Raises:
         SkipSegError: If depth or width is missing, or no widths meet the budget that is asked for.
 
     Examples:
-        >>> print(describe(DescribeSettings(NetworkSettings(depth=1, width=4), size=[32, 32])).splitlines()[0])
-        U-Net for images of 32 x 32 voxels and 1 channel, 2 classes
+        >>> describe(DescribeSettings(NetworkSettings(depth=1, width=4), size=[32, 32]))[0]
+        'U-Net for images of 32 x 32 voxels and 1 channel, 2 classes'
     """
-    dims, channels, classes = settings.dims, settings.in_channels, settings.classes
-    size = tuple(settings.size or SIZE[dims])
-    given = settings.network
-    network = solve_widths(given, default_reference(given), dims, channels, classes, size=size)
-    found = layers(network, dims, channels, classes, size=size)
-    plural = "s" if channels > 1 else ""
-    lines = [f"U-Net for images of {_times(size)} voxels and {channels} channel{plural}, {classes} classes"]
+    size, given = _size(settings), settings.network
+    network, found = _solved(settings)
+    plural = "s" if settings.in_channels > 1 else ""
+    channels = f"{settings.in_channels} channel{plural}, {settings.classes} classes"
+    lines: list[Part] = [f"U-Net for images of {_times(size)} voxels and {channels}"]
     if network.preset:
         lines.append(f"preset {network.preset}")
-    if network.budget_match != "none":
-        lines.append(f"widths matched in {network.budget_match} to the same network with concat, without short skips")
-    lines += ["", *_table(_switches(network, found, size)), "", _common(network), ""]
-    lines += _totals(network, settings, found, size)
-    lines += ["", *_table(_parts(found), right=True)]
-    return "\n".join(lines)
+    if given.budget_match != "none":
+        lines.append(f"widths matched in {given.budget_match} to the same network with concat, without short skips")
+    lines += ["", Table(_switches(network, found, size)), "", _common(network), ""]
+    return [*lines, _totals(network, settings, found, size), "", Table(_parts(found), right=True)]
+
+
+def describe_plain(settings: DescribeSettings) -> dict[str, Any]:
+    """Describe a network as plain data: its settings, what it costs, and every layer.
+
+    Raises:
+        SkipSegError: If depth or width is missing, or no widths meet the budget that is asked for.
+
+    Examples:
+        >>> describe_plain(DescribeSettings(NetworkSettings(depth=1, width=4), size=[32, 32]))["cost"]["parameters"]
+        1682
+    """
+    network, found = _solved(settings)
+    cost = total_cost(network, settings.dims, settings.in_channels, settings.classes, size=_size(settings))
+    about = {"dims": settings.dims, "in_channels": settings.in_channels, "classes": settings.classes}
+    costs = {"cost": to_plain(cost), "layers": [to_plain(each) for each in found]}
+    return {"network": to_plain(network), **about, "size": list(_size(settings)), **costs}
+
+
+def _size(settings: DescribeSettings) -> tuple[int, ...]:
+    """Voxels of the input."""
+    return tuple(settings.size or SIZE[settings.dims])
+
+
+def _solved(settings: DescribeSettings) -> tuple[NetworkSettings, list[LayerCost]]:
+    """The network with the widths that meet its budget, and its layers."""
+    dims, channels, classes, size = settings.dims, settings.in_channels, settings.classes, _size(settings)
+    given = settings.network
+    network = solve_widths(given, default_reference(given), dims, channels, classes, size=size)
+    return network, list(layers(network, dims, channels, classes, size=size))
 
 
 def _switches(network: NetworkSettings, found: Sequence[LayerCost], size: tuple[int, ...]) -> list[list[str]]:
@@ -77,7 +106,7 @@ def _common(network: NetworkSettings) -> str:
 
 def _totals(
     network: NetworkSettings, settings: DescribeSettings, found: Sequence[LayerCost], size: tuple[int, ...]
-) -> list[str]:
+) -> Table:
     """The whole network's cost, and what each number counts."""
     total = total_cost(network, settings.dims, settings.in_channels, settings.classes, size=size)
     field = next(layer.field for layer in found if layer.name == "heads.0")
@@ -87,7 +116,7 @@ def _totals(
         ["activation memory", _mebibytes(total.activation_bytes), "all maps that one image writes in training, fp32"],
         ["receptive field", _times(field), "voxels that an output voxel depends on, at most; normalisation aside"],
     ]
-    return _table(rows)
+    return Table(rows, header=False)
 
 
 def _parts(found: Sequence[LayerCost]) -> list[list[str]]:
@@ -104,17 +133,6 @@ def _parts(found: Sequence[LayerCost]) -> list[list[str]]:
         cost = [f"{parameters:,}", _short(macs), memory]
         rows.append([name, str(last.channels), _times(last.size), *cost, _times(last.field)])
     return rows
-
-
-def _table(rows: Sequence[Sequence[str]], right: bool = False) -> list[str]:
-    """Align columns; all but the first to the right if asked for."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines: list[str] = []
-    for row in rows:
-        cells = zip(row, widths, strict=True)
-        aligned = [cell.rjust(width) if right and i else cell.ljust(width) for i, (cell, width) in enumerate(cells)]
-        lines.append("  ".join(aligned).rstrip())
-    return lines
 
 
 def _times(values: Sequence[int]) -> str:

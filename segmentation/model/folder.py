@@ -14,6 +14,10 @@ WEIGHTS = "model.safetensors"
 CHECKSUM = "checksum"
 """Entry of model.json: hash of all others."""
 
+INTENDED_USE = """Segmenting scans of the kind that the model learnt from, in research. SkipSeg is no medical device,
+and nothing here says that this model is fit for the care of patients."""
+"""What may be said of every model."""
+
 
 def write_description(folder: Path, description: Mapping[str, Any]) -> None:
     """Write ``model.json`` with a checksum of all else in it: a flipped bit in a number must not go unnoticed."""

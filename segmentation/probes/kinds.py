@@ -7,7 +7,7 @@ values, and its function ``probe(context)`` returns a :class:`segmentation.probe
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from segmentation import SkipSegError
+from segmentation import SettingsError
 
 ALL = "all"
 """Stands for every cheap kind."""
@@ -64,7 +64,7 @@ def choose_kinds(asked: Sequence[str]) -> list[str]:
     """Names of the kinds that are asked for, each once, in the order of :data:`KINDS`.
 
     Raises:
-        SkipSegError: If none is given, or one is unknown; the message lists the choices.
+        SettingsError: If none is given, or one is unknown; the message lists the choices.
 
     Examples:
         >>> choose_kinds(["noise", "gradients", "noise"])
@@ -75,7 +75,7 @@ def choose_kinds(asked: Sequence[str]) -> list[str]:
     unknown = [name for name in asked if name not in (*KINDS, ALL)]
     if unknown or not asked:
         said = f"there is no probe {', '.join(map(repr, unknown))}" if unknown else "no probe was asked for"
-        raise SkipSegError(f"{said}; the kinds are {', '.join(KINDS)}, or {ALL}")
+        raise SettingsError(f"{said}; the kinds are {', '.join(KINDS)}, or {ALL}")
     return [name for name, kind in KINDS.items() if name in asked or (ALL in asked and kind.cheap)]
 
 

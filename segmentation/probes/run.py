@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from segmentation import SkipSegError, __version__
 from segmentation.config import ProbeSettings
 from segmentation.figures import plain_numbers
 from segmentation.probes.context import NotMeasurableError, ProbeContext, ProbeResult, finished_record
 from segmentation.probes.kinds import choose_kinds
+from segmentation.progress import Bar
 from segmentation.runs import read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -38,17 +38,17 @@ def probe(settings: ProbeSettings) -> list[Path]:
         torch.set_num_threads(settings.threads)
     missing = _missing({kind: _head(kind, run_hash, settings) for kind in kinds}, settings)
     context = ProbeContext.open(settings) if missing else None
-    bar = tqdm(missing.items(), "probe", unit="probe", disable=None)
     refused: dict[str, NotMeasurableError] = {}
-    for kind, head in bar:
-        assert context is not None
-        bar.set_postfix_str(kind)
-        try:
-            result = import_module(f"segmentation.probes.{kind}").probe(context)
-        except NotMeasurableError as error:
-            refused[kind] = error
-            continue
-        write_json(_path(settings, kind), head | _body(result))
+    with Bar("probe", "kinds", len(missing)) as bar:
+        for kind, head in missing.items():
+            assert context is not None
+            bar.note(kind)
+            try:
+                result = import_module(f"segmentation.probes.{kind}").probe(context)
+                write_json(_path(settings, kind), head | _body(result))
+            except NotMeasurableError as error:
+                refused[kind] = error
+            bar.advance()
     paths = [_path(settings, kind) for kind in kinds if kind not in refused]
     for kind in [each for each in refused if each not in settings.kind]:
         log.warning("%s left out: %s", kind, refused.pop(kind))

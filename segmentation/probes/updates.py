@@ -52,7 +52,7 @@ def read_updates(run: Path) -> UpdateMap:
     """
     path = run / "updates.csv"
     if not path.is_file():
-        raise NotMeasurableError(f"{run} has no updates.csv; train with --track_updates true")
+        raise NotMeasurableError(f"{run} has no updates.csv; train with --track_updates")
     rows = read_csv(path)
     try:
         layers = list(dict.fromkeys(row["layer"] for row in rows))

@@ -47,8 +47,8 @@ def axis_for(values: Sequence[float], *, log: bool = False, include: Sequence[fl
         include: Further values that must be on it, such as zero under bars.
 
     Examples:
-        >>> axis_for([3e-7, 0.02], log=True)
-        LogScale(low=1e-07, high=0.1)
+        >>> axis_for([3e-7, 0.02], log=True), axis_for([0.7, 1.4], log=True)
+        (LogScale(low=1e-07, high=0.1), LogScale(low=0.5, high=2.0))
         >>> axis_for([0.3, 0.8], include=[0.0])
         Scale(low=0.0, high=0.8)
     """
@@ -56,7 +56,11 @@ def axis_for(values: Sequence[float], *, log: bool = False, include: Sequence[fl
         return scale_for(values, include=include)
     known = [value for value in (*values, *include) if value > 0] or [0.1, 1.0]
     low, high = math.floor(math.log10(min(known))), math.ceil(math.log10(max(known)))
-    return LogScale(float(f"1e{low}"), float(f"1e{max(high, low + 1)}"))
+    if high - low > 3:
+        return LogScale(float(f"1e{low}"), float(f"1e{high}"))
+    steps = [float(f"{step}e{power}") for power in range(low, high + 2) for step in (1, 2, 5)]
+    first = max(step for step in steps if step <= min(known) * (1 + 1e-9))
+    return LogScale(first, min(step for step in steps if step >= max(known) * (1 - 1e-9) and step > first))
 
 
 def tick_names(scale: Scale, count: int = 5) -> list[tuple[float, str]]:
@@ -68,7 +72,15 @@ def tick_names(scale: Scale, count: int = 5) -> list[tuple[float, str]]:
     """
     ticks = scale.ticks(count)
     powers = isinstance(scale, LogScale) and (scale.low < 1e-3 or scale.high > 1e4)
-    return [(value, _power(round(math.log10(value))) if powers else significant(value)) for value in ticks]
+    return [
+        (value, _power(round(math.log10(value))) if powers and _is_power(value) else significant(value))
+        for value in ticks
+    ]
+
+
+def _is_power(value: float) -> bool:
+    """Tell powers of ten from their double and their fivefold."""
+    return math.isclose(value, 10.0 ** round(math.log10(value)))
 
 
 def significant(value: float | None, digits: int = 4) -> str:

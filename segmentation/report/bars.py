@@ -66,7 +66,7 @@ def draw_points(figure: Figure, spoken: str) -> Markup:
 
 def _scale(figure: Figure, *, from_zero: bool) -> Scale:
     """The axis of the values; bars stand on zero, on a logarithmic one on its low end."""
-    include = [] if figure.reference is None else [figure.reference]
+    include = [*figure.limits, *([] if figure.reference is None else [figure.reference])]
     values = series_values(figure.series)
     if from_zero:  # a bar of the smallest value must have a height, also where there is no zero
         include.append(min((value for value in values if value > 0), default=1.0) / 2 if figure.log_y else 0.0)

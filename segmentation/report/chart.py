@@ -102,7 +102,7 @@ def column_names(
     pairs = [pair for index, pair in enumerate(zip(names, places, strict=True)) if index % every == 0]
     lines = folded([name for name, _ in pairs], room)
     if lines is not None:
-        drawn = [_stack(each, x, height) for each, (_, x) in zip(lines, pairs, strict=True)]
+        drawn = [stacked(each, x, height) for each, (_, x) in zip(lines, pairs, strict=True)]
         return 12 + 14 * max(map(len, lines), default=1), 0, drawn
     short = [(each if len(each := clean(name)) <= _LONGEST else f"{each[: _LONGEST - 1]}…", x) for name, x in pairs]
     turned = [
@@ -112,8 +112,8 @@ def column_names(
     return 16 + LETTER * max(len(name) for name, _ in short), 14 * len(short), turned
 
 
-def _stack(lines: Sequence[str], x: str, height: float) -> Markup:
-    """A name of one or more lines below a picture."""
+def stacked(lines: Sequence[str], x: str, height: float) -> Markup:
+    """Set a name of one or more lines below a picture of this height, in pixels."""
     rows = [tag("tspan", text, x=x, y=height + 18 + 14 * index) for index, text in enumerate(lines)]
     return tag("text", *rows, class_="tick middle")
 

@@ -91,7 +91,7 @@ def _family(pairs: Sequence["_Pair"], alpha: float, margin: float) -> list[dict[
                 f"{verdict.level:.3g}."
             )
         p_holm = verdict.p_value if record["n"] else None
-        own = pair.checks(verdict.level, margin, mixed=True)
+        own = pair.checks(verdict.level, margin, mixed=True, equivalence_alpha=alpha / len(pairs))
         records.append({"declared": True} | record | {"p_holm": p_holm, "checks": own})
     return records
 
@@ -119,11 +119,14 @@ class _Pair:
         means = {p: fmean(v[s] - self.in_b[p][s] for s in v) for p, v in self.in_a.items()}
         return names | asdict(found) | {"patients": means}
 
-    def checks(self, alpha: float, margin: float, *, mixed: bool = False) -> dict[str, Any] | None:
+    def checks(
+        self, alpha: float, margin: float, *, mixed: bool = False, equivalence_alpha: float | None = None
+    ) -> dict[str, Any] | None:
         """The second opinions; None without data."""
         if not self.in_a:
             return None
         options: dict[str, Any] = {"folds": self.folds, "test_share": self.test_share, "mixed": mixed}
+        options["equivalence_alpha"] = equivalence_alpha
         return asdict(checks(self.in_a, self.in_b, alpha=alpha, margin=margin, **options))
 
 

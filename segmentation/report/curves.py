@@ -30,10 +30,10 @@ def draw_lines(figure: Figure, spoken: str) -> Markup:
     y = axis_for(
         series_values(figure.series),
         log=figure.log_y,
-        include=[] if figure.reference is None else [figure.reference],
+        include=[*figure.limits, *([] if figure.reference is None else [figure.reference])],
     )
     runs = [list(_unbroken(each, y, figure.log_y)) for each in figure.series]
-    x = _x_axis([place for series in runs for run in series for place, _, _ in run], len(figure.ticks))
+    x = _x_axis([*figure.x, *(place for series in runs for run in series for place, _, _ in run)], len(figure.ticks))
     below, least, names = _x_names(figure, x)
     parts = [*y_axis(y, _HEIGHT, figure.reference), *names]
     for slot, series in enumerate(runs):

@@ -72,6 +72,9 @@ def _coordinates(figure: Figure) -> Iterator[tuple[str, Any, int | None]]:
     if figure.kind == "surface" and figure.y:
         yield "y", figure.y, len(figure.values)
     yield from (("path", point, 2) for point in figure.path)
+    yield "limits", figure.limits, None
+    if figure.kind == "lines":
+        yield "x", figure.x, None
 
 
 def _check_names(owner: str, names: Any) -> None:

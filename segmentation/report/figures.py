@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from statistics import fmean
+from textwrap import wrap
 from typing import Any
 
 from markupsafe import Markup
 
+from segmentation.report.axes import tick_names
+from segmentation.report.chart import stacked
 from segmentation.report.svg import Scale, line, marker, picture, scale_for, tag, tick_text
 from segmentation.report.tables import clean, number
 
@@ -16,7 +18,7 @@ ROW_HEIGHT = 58
 _MEAN_AT, _PATIENTS_AT = 22, 42
 
 _MOST_LABELS, _LABELS_OF_MANY = 12, 3
-_MOST_POINTS = 240
+_MOST_BOLD = 40
 
 
 def score_scale(results: Mapping[str, Any]) -> Scale:
@@ -26,9 +28,17 @@ def score_scale(results: Mapping[str, Any]) -> Scale:
     for condition in results["conditions"].values():
         found = condition["scores"][measure]
         values += [found[end] for end in ("low", "high") if found[end] is not None]
-    if not measure.endswith(("_mm", "_ml")):  # a t interval may reach beyond [0, 1]; the axis does not
-        values = [min(1.0, max(0.0, value)) for value in values]
-    return scale_for(values, include=[0.0], unit_interval=True)
+    return scale_for(values, include=[0.0]) if measure.endswith(("_mm", "_ml")) else unit_scale(values)
+
+
+def unit_scale(values: Sequence[float]) -> Scale:
+    """An axis for scores between 0 and 1, no longer than the values need; a t interval may reach beyond, it does not.
+
+    Examples:
+        >>> unit_scale([0.43, 0.81, 1.04]), unit_scale([])
+        (Scale(low=0.4, high=1.0), Scale(low=0.0, high=1.0))
+    """
+    return scale_for([min(1.0, max(0.0, value)) for value in values])
 
 
 def axis_row(scale: Scale, caption: str, ends: tuple[str, str] | None = None) -> Markup:
@@ -51,7 +61,7 @@ def interval_row(scale: Scale, found: Mapping[str, Any], patients: Sequence[floa
     if found["low"] is not None:
         parts.append(_whisker(scale, found["low"], found["high"], f"ci {colour}"))
     if found["estimate"] is not None:
-        parts.append(marker(scale.percent(found["estimate"]), _MEAN_AT, slot, size=6.5))
+        parts.append(marker(scale.percent(found["estimate"]), _MEAN_AT, slot, size=5.5))
     return picture(ROW_HEIGHT, *parts)
 
 
@@ -86,7 +96,9 @@ def paired_plot(results: Mapping[str, Any], height: int = 300) -> Markup:
     for patient, scores in results["patients"].items():
         known = [(name, scores[name]) for name in names if scores[name] is not None]
         ends = [(places[name], scale.pixel(value, height)) for name, value in known]
-        steps = [line(*a, *b, "pair") for a, b in pairwise(ends)]
+        steps = [
+            line(*a, *b, "pair" if len(results["patients"]) <= _MOST_BOLD else "pair faint") for a, b in pairwise(ends)
+        ]
         dots = [
             tag("circle", cx=x, cy=y, r=3.5, class_=f"patient c{names.index(n) % 8}")
             for (n, _), (x, y) in zip(known, ends, strict=True)
@@ -100,7 +112,7 @@ def paired_plot(results: Mapping[str, Any], height: int = 300) -> Markup:
             y = scale.pixel(mean, height)
             parts.append(marker(places[name], y, slot, size=7))
             parts.append(tag("text", number(mean, measure), x=places[name], y=y, dx=-12, dy=4, class_="value end"))
-        parts.append(tag("text", clip(name, 18), x=places[name], y=height + 22, class_="label middle"))
+        parts.append(stacked(wrap(clip(name, 36), 12) or [""], places[name], height))
     label = f"Paired plot, one line per patient across {', '.join(map(clean, names))}; the table below has the numbers"
     return picture(height, *parts, label=label, kind="plot-area")
 
@@ -132,22 +144,10 @@ def curves_plot(
             tag(
                 "polyline", points=" ".join(f"{1000 * x.share(a):.0f},{1000 - 1000 * y.share(b):.0f}" for a, b in curve)
             )
-            for curve in (thin_out(curve) for curve in curves)
+            for curve in curves
         ]
         parts.append(tag("svg", *lines, **box, class_=kind))
     return picture(height, *parts, label=label, kind="plot-area")
-
-
-def thin_out(curve: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Average neighbouring points until few enough remain to draw.
-
-    Examples:
-        >>> thin_out([(float(step), 1.0) for step in range(960)])[0]
-        (1.5, 1.0)
-    """
-    bin_size = -(-len(curve) // _MOST_POINTS) or 1
-    groups = [curve[start : start + bin_size] for start in range(0, len(curve), bin_size)]
-    return [(fmean(step for step, _ in group), fmean(value for _, value in group)) for group in groups]
 
 
 def clip(text: str, longest: int) -> str:
@@ -193,10 +193,10 @@ def _grid(scale: Scale) -> list[Markup]:
 def _rows_of_ticks(scale: Scale, height: int) -> list[Markup]:
     """Faint horizontal lines with their values on the left."""
     parts: list[Markup] = []
-    for value in scale.ticks(4):
+    for value, text in tick_names(scale, 4):
         y = scale.pixel(value, height)
         parts.append(line("0%", y, "100%", y, "grid"))
-        parts.append(tag("text", tick_text(value), x="0%", y=y, dx=-8, dy=4, class_="tick end"))
+        parts.append(tag("text", text, x="0%", y=y, dx=-8, dy=4, class_="tick end"))
     return parts
 
 

@@ -96,7 +96,7 @@ def draw_heatmap(figure: Figure, spoken: str) -> Markup:
         figure: Of kind ``"heatmap"``.
         spoken: What it shows, to be read aloud.
     """
-    palette = palette_for(_known(figure), log=figure.log_y, reference=figure.reference)
+    palette = palette_for([*_known(figure), *figure.limits], log=figure.log_y, reference=figure.reference)
     names_of_rows = figure.rows or [str(index) for index in range(len(figure.values))]
     rows, columns = len(figure.values), len(figure.values[0])
     height = max(15.0, min(30.0, math.floor(_MOST_HEIGHT / rows)))
@@ -184,7 +184,7 @@ def draw_surface(figure: Figure, spoken: str) -> Markup:
     xs, ys = figure.x or list(range(len(figure.values[0]))), figure.y or list(range(len(figure.values)))
     x = Scale(min(*xs, *(a for a, _ in figure.path)), max(*xs, *(a for a, _ in figure.path)))
     y = Scale(min(*ys, *(b for _, b in figure.path)), max(*ys, *(b for _, b in figure.path)))
-    palette = palette_for(_known(figure), log=figure.log_y, reference=figure.reference)
+    palette = palette_for([*_known(figure), *figure.limits], log=figure.log_y, reference=figure.reference)
     shapes = _contours(figure, palette, xs, ys, x, y)
     bands = tag("svg", *shapes, viewBox="0 0 1000 1000", height=_SURFACE_HEIGHT, **_BOX, class_="cells")
     parts = [tag("rect", width="100%", height=_SURFACE_HEIGHT, class_="gap"), bands, *_path(figure.path, x, y)]

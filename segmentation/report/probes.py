@@ -11,6 +11,7 @@ from segmentation import SkipSegError
 from segmentation.plain import flatten
 from segmentation.probes.kinds import KINDS
 from segmentation.report.blocks import DataTable, data_table, drawn, prose
+from segmentation.report.read import Study
 from segmentation.runs import is_draft, read_json
 
 _LONGEST_LIST = 12
@@ -52,17 +53,27 @@ def read_probes(run: Path) -> list[Probe]:
     return [_read(file) for file in files]
 
 
+def single_probes(study: Study) -> list[dict[str, Any]]:
+    """The probes of a single run as plain data for results.json, each as its file has it."""
+    found: list[dict[str, Any]] = []
+    for probe in read_probes(study.runs[0].folder):
+        content = {} if probe.problem else read_content(study.runs[0].folder / "probes" / f"{probe.kind}.json")
+        kept = {
+            key: content.get(key) for key in ("definition", "note", "settings", "values", "figures") if key in content
+        }
+        found.append({"kind": probe.kind, "title": probe.title, "problem": probe.problem} | kept)
+    return found
+
+
 def _read(file: Path) -> Probe:
     """Read one file."""
-    title = KINDS[file.stem].title if file.stem in KINDS else file.stem
+    title = title_of(file.stem)
     try:
-        content = read_json(file)
-        if not isinstance(content, dict) or not isinstance(content.get("values"), dict):
-            raise SkipSegError(f"{file.name} is not what a probe writes; probe the run again")
+        content = read_content(file)
         return Probe(
             file.stem,
             title,
-            _measured(content.get("settings")),
+            measured(content.get("settings")),
             prose(str(content.get("definition", ""))),
             str(content.get("note") or ""),
             tuple(drawn(content.get("figures", []))),
@@ -72,7 +83,24 @@ def _read(file: Path) -> Probe:
         return Probe(file.stem, title, problem=str(error).replace(f"{file.parent}/", ""))
 
 
-def _measured(settings: Any) -> str:
+def title_of(kind: str) -> str:
+    """What a kind measures, as a heading; a kind of another version is its own name."""
+    return KINDS[kind].title if kind in KINDS else kind
+
+
+def read_content(file: Path) -> dict[str, Any]:
+    """Read what a probe wrote.
+
+    Raises:
+        SkipSegError: If the file is not what a probe writes.
+    """
+    content = read_json(file)
+    if not isinstance(content, dict) or not isinstance(content.get("values"), dict):
+        raise SkipSegError(f"{file.name} is not what a probe writes; probe the run again")
+    return content
+
+
+def measured(settings: Any) -> str:
     """Settings of a probe as words; kinds use those of them that they need."""
     names = {"batches": "{} training batches", "cases": "at most {} held-out cases", "seed": "seed {}"}
     known = settings if isinstance(settings, Mapping) else {}

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from segmentation import SkipSegError
-from segmentation.ablation.protocol import verify
+from segmentation.ablation.protocol import read_protocol, verify
 from segmentation.plain import flatten
 from segmentation.runs import read_csv, read_json
 
@@ -94,12 +94,14 @@ class Study:
         conditions: Condition to its departures from the base settings, in the study's order.
         runs: All planned runs, in the study's order.
         single: Whether the folder was a run folder.
+        protocol: protocol.json; empty for a single run.
     """
 
     header: Mapping[str, Any]
     conditions: Mapping[str, Mapping[str, Any]]
     runs: Sequence[Run]
     single: bool
+    protocol: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def finished(self) -> list[Run]:
@@ -135,7 +137,7 @@ def read_study(folder: Path) -> Study:
         runs = tuple(_read_run(folder / "runs", entry, conditions) for entry in header.get("runs", []))
         if not runs:
             raise SkipSegError(f"{folder / 'study.json'} lists no runs; write the study again with skipseg ablate")
-        return Study(header, conditions, runs, single=False)
+        return Study(header, conditions, runs, single=False, protocol=read_protocol(folder)[0])
     if (folder / "run.json").is_file():
         name = folder.resolve().name
         run = _read_run(folder.resolve().parent, {"id": name, "condition": name}, {name: {}})

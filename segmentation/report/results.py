@@ -1,19 +1,25 @@
-"""Turn the scores of a study into results.json: means with intervals, paired differences, counts.
+"""Turn a study into results.json: every number that the page shows.
 
-The same study gives the same bytes, wherever it lies and however long it took.
+The same study gives the same bytes, wherever it lies; how long it took stands under ``time`` and nowhere else.
 """
 
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from segmentation import SkipSegError, __version__
 from segmentation.evaluation.summary import CONVENTIONS, PERFECT, rounded
 from segmentation.metrics import POLICY, RULE
+from segmentation.report.across import probes_of
 from segmentation.report.contrasts import compare, declared_contrasts
+from segmentation.report.cost import times_of
+from segmentation.report.methods import methods_paragraphs
+from segmentation.report.probes import single_probes
+from segmentation.report.protocol import protocol_of, versions_of
 from segmentation.report.read import COUNTS, MEASURES, Row, Run, Study
+from segmentation.report.sample import sample_size
 from segmentation.report.scores import (
     Key,
     Scores,
@@ -25,6 +31,8 @@ from segmentation.report.scores import (
     per_patient,
     scores_of,
 )
+from segmentation.report.settings import settings_of
+from segmentation.report.training import curves_of
 from segmentation.statistics import fewest_patients, table_of, variance_split
 
 _OF_THE_DATASET = ("name", "hash", "licence", "notice", "citation", "source", "patients", "cases", "labels")
@@ -37,9 +45,10 @@ def build_results(study: Study) -> dict[str, Any]:
         study: A study with any number of finished runs, none included.
 
     Returns:
-        Plain data without times, dates or absolute paths: ``conditions`` (intervals per measure),
-        ``contrasts`` (paired differences, declared first), ``patients``, ``cases`` (worst first),
-        ``left_out`` (runs that do not count, with the reason) and what the study declared.
+        Plain data without dates or absolute paths, and with times under ``time`` only: ``conditions`` (intervals
+        per measure), ``contrasts`` (paired differences, declared first), ``patients``, ``cases`` (worst first),
+        ``left_out`` (runs that do not count, with the reason), ``curves``, ``probes``, ``methods`` and what the
+        study declared.
 
     Raises:
         SkipSegError: If a declared contrast names an unknown condition.
@@ -48,10 +57,10 @@ def build_results(study: Study) -> dict[str, Any]:
     primary = header.get("primary_metric", "dice")
     if primary not in MEASURES:
         raise SkipSegError(f"primary_metric must be one of {', '.join(MEASURES)}, got {primary!r}")
-    declared = declared_contrasts(study)
     scores = {name: {m: scores_of(study.runs_of(name), m) for m in MEASURES} for name in study.conditions}
     rows = [row for run in study.finished for row in run.rows]
-    return rounded(
+    contrasts = compare(study, declared_contrasts(study), scores, primary)
+    results: dict[str, Any] = rounded(
         {
             "written_by": f"skipseg {__version__}",
             "kind": "run" if study.single else "study",
@@ -75,12 +84,20 @@ def build_results(study: Study) -> dict[str, Any]:
             "runs": {"planned": len(study.runs), "finished": len(study.finished)},
             "left_out": [_place(run) | {"reason": run.left_out} for run in study.runs if run.left_out],
             "conditions": {name: _condition(study, name, scores[name], primary) for name in study.conditions},
-            "contrasts": compare(study, declared, scores, primary),
+            "contrasts": contrasts,
+            "sample_size": sample_size(contrasts, header.get("margin", 0.02), primary),
             "patients": _patients(scores, primary),
             "cases": _cases(scores, primary, study.classes),
+            "structures": _structures(rows),
             "notes": _notes(study),
+            "protocol": protocol_of(study),
+            "settings": settings_of(study),
+            "versions": versions_of(study),
+            "time": times_of(study),
         }
     )
+    results |= {"curves": curves_of(study), "probes": single_probes(study) if study.single else probes_of(study)}
+    return results | {"methods": methods_paragraphs(results)}
 
 
 def _condition(study: Study, name: str, scores: Mapping[str, Mapping[Key, float]], primary: str) -> dict[str, Any]:
@@ -93,7 +110,7 @@ def _condition(study: Study, name: str, scores: Mapping[str, Mapping[Key, float]
         "settings": study.conditions[name],
         "budget": _budget(study.budgets, name),
         "runs_planned": sum(run.condition == name for run in study.runs),
-        "runs": [_place(run) | {"hash": run.record.get("hash", "")} for run in runs],
+        "runs": [_place(run) | _facts(run) for run in runs],
         "cases": len({row.case for row in rows}),
         "scores": {measure: interval_of(values) for measure, values in scores.items()},
         "scores_by_class": {
@@ -102,6 +119,27 @@ def _condition(study: Study, name: str, scores: Mapping[str, Mapping[Key, float]
         "variance": _variance(scores[primary]),
         "by_convention": {c: interval_of(scores_of(runs, primary, c)) for c in conventions},
         "counts_by_class": {c: _counts([row for row in rows if row.class_name == c]) for c in study.classes},
+    }
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    """What the record of a run says."""
+    counts = {name: len(run.record.get(name, ())) for name in ("train_cases", "val_cases")}
+    known = {"hash": run.record.get("hash", ""), "parameters": run.record.get("parameters"), "steps": run.steps}
+    return known | counts
+
+
+def _structures(rows: Sequence[Row]) -> dict[str, Any]:
+    """Median volume of each class in the references, and its range, in ml; nothing for pictures."""
+    volumes: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if (volume := row.values.get("volume_reference_ml")) is not None:
+            volumes.setdefault(row.class_name, {})[row.case] = volume
+    found = {name: [volume for volume in of.values() if volume > 0] for name, of in volumes.items()}
+    return {
+        name: {"cases": len(values), "median_ml": median(values), "low_ml": min(values), "high_ml": max(values)}
+        for name, values in found.items()
+        if values
     }
 
 

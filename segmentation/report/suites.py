@@ -15,6 +15,7 @@ from segmentation.report.blocks import DataTable, cell, data_table, drawn
 from segmentation.report.html import environment
 from segmentation.report.tables import ABSENT, clean
 from segmentation.runs import read_json, write_text
+from segmentation.terminal import Part, Table
 
 RESULT = "result.json"
 """What a suite writes into its folder."""
@@ -128,20 +129,16 @@ def read_results(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
     return sorted(found, key=lambda pair: pair[1]["suite"])
 
 
-def suite_table(folder: Path) -> str:
-    """Lay out the verdicts as plain text for the terminal: a row for each suite, and what contradicts it."""
-    results = [result for _, result in read_results(folder)]
-    width = max(len(clean(result["suite"])) for result in results)
-    lines: list[str] = []
+def suite_table(results: Sequence[Mapping[str, Any]]) -> list[Part]:
+    """Lay out the verdicts for a terminal: a row for each suite, and what contradicts it."""
+    rows = [["suite", "verdict", "about"]]
     for result in results:
-        lines.append(f"{clean(result['suite']):{width}}  {result['verdict']:12}  {clean(result['title'])}")
+        rows.append([clean(result["suite"]), result["verdict"], clean(result["title"])])
         for readout in result["readouts"]:
             if readout.get("met") is False:
                 found = f"{_value(readout)} {_interval(readout)}".strip()
-                lines.append(
-                    f"{'':{width}}  {clean(readout['name'])}: expected {clean(readout['expected'])}, found {found}"
-                )
-    return "\n".join(lines)
+                rows.append(["", "", f"{clean(readout['name'])}: expected {clean(readout['expected'])}, found {found}"])
+    return [Table(rows)]
 
 
 def _files(folder: Path, name: str) -> list[Path]:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from segmentation.terminal import Part, Table
+
 MEASURE_NAMES = {
     "dice": "Dice",
     "iou": "IoU",
@@ -117,15 +119,15 @@ def _short(count: int) -> str:
     return f"{count / 1e3:.0f} k" if count < 999_500 else f"{count / 1e6:.2f} M"
 
 
-def terminal_table(results: Mapping[str, Any]) -> str:
-    """Lay out the primary score as plain text: patients as rows, conditions as columns.
+def terminal_table(results: Mapping[str, Any]) -> list[Part]:
+    """Lay out the primary score for a terminal: patients as rows, conditions as columns.
 
     Args:
         results: Content of results.json, see :func:`segmentation.report.results.build_results`.
 
     Returns:
-        Lines of text without a trailing line break: the table with mean, interval and parameter count,
-        the differences that were declared, the policy for empty masks, and what is missing.
+        The table with mean, interval and parameter count, the differences that were declared, the policy for
+        empty masks, and what is missing.
     """
     conditions = results["conditions"]
     measure = results["primary_metric"]
@@ -142,16 +144,32 @@ def terminal_table(results: Mapping[str, Any]) -> str:
     rows.append(["patients", *(str(mean["n"]) for mean in means)])
     rows.append(["parameters", *(parameters(condition["parameters"]) for condition in conditions.values())])
     title = f"{measure_label(measure, results)} per patient"
-    lines = [f"{clean(results['name'])}: {title}" if results["name"] else title, "", *_aligned(rows)]
+    name = f"{clean(results['name'])}: {title}" if results["name"] else title
+    lines: list[Part] = [name, "", Table(rows, right=True)]
     declared = [contrast for contrast in results["contrasts"] if contrast["declared"]]
     if declared:
-        lines += ["", *_aligned([["declared contrast", *_OF_A_CONTRAST], *(_verdict(c, measure) for c in declared)])]
+        cells = [["declared contrast", *_OF_A_CONTRAST], *(_verdict(c, measure) for c in declared)]
+        lines += ["", Table(cells, right=True)]
     for contrast in declared:
         lines += ["", f"{clean(contrast['a'])} - {clean(contrast['b'])} (declared): {clean(contrast['sentence'])}"]
     if results["left_out"]:
         lines += ["", f"{len(results['left_out'])} of {results['runs']['planned']} runs are left out:"]
         lines += [f"  {clean(run['id'])}: {clean(run['reason'])}" for run in results["left_out"]]
-    return "\n".join([*lines, "", results["policy"]])
+    return [*lines, "", results["policy"]]
+
+
+def summary_table(summary: Mapping[str, Any]) -> list[Part]:
+    """Lay out a summary.json for a terminal: a row for each class, what to know about it, and the policy."""
+    measures = ("dice", "iou", "nsd", "hd95_mm")
+    about = {"length_unit": summary["unit"], "tolerance_mm": [summary["tolerance_mm"]]}
+    rows = [["class", *(measure_label(m, about) for m in measures), "Dice, 95% CI", "missed", "false alarms"]]
+    for name, found in summary["classes"].items():
+        scores = {measure: found["scores"][measure]["policy"] for measure in measures}
+        means = [number(score["estimate"], measure) for measure, score in scores.items()]
+        states = [str(found["states"][state]) for state in ("missed", "false_alarm")]
+        rows.append([clean(name), *means, interval(scores["dice"]), *states])
+    title = f"{summary['cases']} cases of {summary['patients']} patients: means over patients"
+    return [title, "", Table(rows, right=True), "", *map(clean, summary["warnings"]), summary["policy"]]
 
 
 def _verdict(contrast: Mapping[str, Any], measure: str) -> list[str]:
@@ -166,18 +184,3 @@ def _verdict(contrast: Mapping[str, Any], measure: str) -> list[str]:
         str(contrast["n"]),
         str(contrast["seeds"]),
     ]
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Pad cells to columns, the first to the left and the others to the right; an empty row is a rule."""
-    widths = [max(len(row[column]) for row in rows if row) for column in range(len(rows[0]))]
-    rule = "  ".join("-" * width for width in widths)
-    lines = [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        if row
-        else rule
-        for row in rows
-    ]
-    return [lines[0], rule, *lines[1:]]

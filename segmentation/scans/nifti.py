@@ -243,8 +243,8 @@ def _anonymous(header: Any) -> Any:
     """Copy a NIfTI header without its free texts, extensions, intensity scaling and display range."""
     copy = header.copy()
     copy.extensions.clear()
-    for name in ("descrip", "aux_file", "intent_name"):
-        copy[name] = b""
+    for name in {"descrip", "aux_file", "intent_name", "data_type", "db_name"} & set(copy.keys()):
+        copy[name] = b""  # the last two are of NIfTI-1 alone, which took them over from Analyze
     for name in ("cal_min", "cal_max", "intent_code", "intent_p1", "intent_p2", "intent_p3"):
         copy[name] = 0
     return copy

@@ -7,10 +7,15 @@ from segmentation.statistics.mixed import MixedModel, mixed_model
 from segmentation.statistics.multiplicity import Judged, holm
 from segmentation.statistics.paired import PairedDifference, aligned, paired_difference
 from segmentation.statistics.permutation import fewest_patients, sign_flip_p, smallest_p, wilcoxon_p
-from segmentation.statistics.power import cases_needed, minimum_detectable_difference, paired_t_power
+from segmentation.statistics.power import cases_needed, cases_to_exclude, minimum_detectable_difference, paired_t_power
 from segmentation.statistics.probability import superiority
 from segmentation.statistics.resampled import CorrectedT, corrected_resampled_t
-from segmentation.statistics.seed_power import Spread, cases_needed_with_seeds, detectable_with_seeds
+from segmentation.statistics.seed_power import (
+    Spread,
+    cases_needed_with_seeds,
+    cases_to_exclude_with_seeds,
+    detectable_with_seeds,
+)
 from segmentation.statistics.side_checks import Checks, checks
 from segmentation.statistics.variance import VarianceSplit, variance_split
 
@@ -28,6 +33,8 @@ __all__ = [
     "aligned",
     "cases_needed",
     "cases_needed_with_seeds",
+    "cases_to_exclude",
+    "cases_to_exclude_with_seeds",
     "checks",
     "corrected_resampled_t",
     "crossed",

@@ -5,6 +5,7 @@ optimistic for scores with heavy tails.
 """
 
 import math
+from collections.abc import Callable
 from itertools import count
 
 import numpy as np
@@ -68,12 +69,67 @@ def cases_needed(sd: float, difference: float, alpha: float = 0.05, power: float
     if difference == 0 or not math.isfinite(difference):
         raise SkipSegError(f"difference must be finite and not 0, got {difference}; no number of patients shows 0")
     effect = abs(difference) / sd
-    enough = next(2**k for k in count(1) if paired_t_power(effect, 2**k, alpha) >= power)
-    too_few = enough // 2
-    while enough - too_few > 1:
-        middle = (enough + too_few) // 2
-        enough, too_few = (middle, too_few) if paired_t_power(effect, middle, alpha) >= power else (enough, middle)
-    return enough
+    return fewest(lambda n: paired_t_power(effect, n, alpha) >= power)
+
+
+def cases_to_exclude(sd: float, margin: float, alpha: float = 0.05, power: float = 0.8) -> int:
+    """Number of patients with which two conditions that do not differ are likely found equivalent.
+
+    Args:
+        sd: Standard deviation of the paired differences between patients.
+        margin: Largest difference that does not matter in practice, positive.
+        alpha: Error rate of the claim of equivalence, that of each of its two one-sided tests.
+        power: Wanted probability to rule out a difference of the margin either way, in (alpha, 1).
+
+    Returns:
+        The number, at least 2.
+
+    Raises:
+        SkipSegError: If an argument lies outside its range.
+
+    Examples:
+        >>> cases_to_exclude(sd=0.1, margin=0.05)
+        36
+    """
+    check_question(sd, alpha, power)
+    if not (math.isfinite(margin) and margin > 0):
+        raise SkipSegError(f"margin must be positive and finite, got {margin}; 0.02 is usual for Dice")
+    return fewest(lambda n: equivalence_power(margin / sd, n, alpha) >= power)
+
+
+def fewest(enough: Callable[[int], bool]) -> int:
+    """Find the smallest number of patients, at least 2, for which a rising question is answered with yes.
+
+    Examples:
+        >>> fewest(lambda n: n >= 37)
+        37
+    """
+    above = next(2**k for k in count(1) if enough(2**k))
+    below = above // 2
+    while above - below > 1:
+        middle = (above + below) // 2
+        above, below = (middle, below) if enough(middle) else (above, middle)
+    return above
+
+
+def equivalence_power(margin: float, n: int, alpha: float) -> float:
+    """Probability that two one-sided paired t tests rule out a margin where there is no difference.
+
+    The chance that the interval of confidence ``1 - 2 alpha`` lies inside the margin (Schuirmann 1987).
+
+    Args:
+        margin: Over the standard deviation of the differences, positive.
+        n: Number of patients, at least 2.
+        alpha: Error rate of each test, in (0, 0.5).
+
+    Examples:
+        >>> round(equivalence_power(0.5, 36, 0.05), 3)
+        0.805
+    """
+    freedom = n - 1
+    spread = np.sqrt(2 * special.gammaincinv(freedom / 2, (NODES + 1) / 2) / freedom)
+    room = margin * math.sqrt(n) - stats.t.isf(alpha, freedom) * spread
+    return float(WEIGHTS / 2 @ np.maximum(0.0, 2 * special.ndtr(room) - 1))
 
 
 def paired_t_power(effect: float, n: int, alpha: float) -> float:

@@ -1,6 +1,7 @@
 """What a number of patients and seeds can show: the power of the hierarchical interval, before anything is trained."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -9,7 +10,7 @@ from scipy import optimize, special, stats
 
 from segmentation import SkipSegError
 from segmentation.statistics.hierarchical import Array
-from segmentation.statistics.power import check_question
+from segmentation.statistics.power import check_question, fewest
 
 _SHARES = np.linspace(0, np.pi / 2, 33)
 """Angles whose tangent is the error from the seeds over that from the patients."""
@@ -48,12 +49,32 @@ class Spread:
             >>> round(Spread(patient=0.05, seed=0.01, residual=0.05).power(0.03, n=40, seeds=5), 2)
             0.75
         """
+        half, size = self._half_widths(n, seeds, alpha), abs(difference) / self.error(n, seeds)
+        return float(np.mean(special.ndtr(size - half) + special.ndtr(-size - half)))
+
+    def equivalence_power(self, margin: float, n: int, seeds: int, alpha: float = 0.05) -> float:
+        """Probability that the hierarchical interval of confidence ``1 - 2 alpha`` lies inside the margin around 0.
+
+        Args:
+            margin: Largest difference that does not matter in practice, positive; the true difference is 0.
+            n: Number of patients, at least 2.
+            seeds: Number of seeds, at least 2, the same ones for both conditions.
+            alpha: Error rate of the claim of equivalence, in (0, 0.5).
+
+        Examples:
+            >>> round(Spread(patient=0.05, seed=0.01, residual=0.05).equivalence_power(0.03, n=40, seeds=5), 2)
+            0.72
+        """
+        room = margin / self.error(n, seeds) - self._half_widths(n, seeds, 2 * alpha)
+        return float(np.mean(np.maximum(0.0, 2 * special.ndtr(room) - 1)))
+
+    def _half_widths(self, n: int, seeds: int, alpha: float) -> Array:
+        """Half of the interval's width over the standard error, evenly likely values, shape ``(64, 64)``."""
         rest = self.residual**2 / (n * seeds)
         patients = np.sqrt((self.patient**2 / n + rest) * _chi_square(n - 1))[:, np.newaxis]
         shifts = np.sqrt((self.seed**2 / seeds + rest) * _chi_square(seeds - 1))[np.newaxis]
         factor = np.interp(np.arctan2(shifts, patients), _SHARES, _critical(n, seeds, alpha))
-        half, size = np.hypot(patients, shifts) * factor / self.error(n, seeds), abs(difference) / self.error(n, seeds)
-        return float(np.mean(special.ndtr(size - half) + special.ndtr(-size - half)))
+        return np.hypot(patients, shifts) * factor / self.error(n, seeds)
 
 
 def detectable_with_seeds(spread: Spread, n: int, seeds: int, alpha: float = 0.05, power: float = 0.8) -> float:
@@ -117,17 +138,41 @@ def cases_needed_with_seeds(
     check_question(spread.error(2, 2), alpha, power)
     if difference == 0 or not math.isfinite(difference) or seeds < 2:
         raise SkipSegError(f"need a finite difference that is not 0 and 2 seeds, got {difference} and {seeds}")
-    enough = 2
-    while spread.power(difference, enough, seeds, alpha) < power:
-        if enough >= _MOST_PATIENTS:
-            return None
-        enough *= 2
-    too_few = enough // 2
-    while enough - too_few > 1:
-        middle = (enough + too_few) // 2
-        found = spread.power(difference, middle, seeds, alpha) >= power
-        enough, too_few = (middle, too_few) if found else (enough, middle)
-    return enough
+    return _fewest(lambda n: spread.power(difference, n, seeds, alpha) >= power)
+
+
+def cases_to_exclude_with_seeds(
+    spread: Spread, margin: float, seeds: int, alpha: float = 0.05, power: float = 0.8
+) -> int | None:
+    """Number of patients with which two conditions that do not differ are likely found equivalent, by seeds.
+
+    Args:
+        spread: Of the paired differences.
+        margin: Largest difference that does not matter in practice, positive.
+        seeds: Number of seeds, at least 2.
+        alpha: Error rate of the claim of equivalence, in (0, 0.5).
+        power: Wanted probability to rule out a difference of the margin either way, in (alpha, 1).
+
+    Returns:
+        The number, at least 2; None if no number suffices, because the seeds alone scatter too much.
+
+    Raises:
+        SkipSegError: If an argument lies outside its range.
+
+    Examples:
+        >>> spread = Spread(patient=0.05, seed=0.01, residual=0.05)
+        >>> [cases_to_exclude_with_seeds(spread, 0.02, seeds) for seeds in (3, 5, 10)]
+        [None, 204, 85]
+    """
+    check_question(spread.error(2, 2), alpha, power)
+    if not (math.isfinite(margin) and margin > 0) or seeds < 2:
+        raise SkipSegError(f"need a finite margin above 0 and 2 seeds, got {margin} and {seeds}")
+    return _fewest(lambda n: spread.equivalence_power(margin, n, seeds, alpha) >= power)
+
+
+def _fewest(enough: Callable[[int], bool]) -> int | None:
+    """The smallest number of patients that suffices; None where not even very many do."""
+    return fewest(enough) if enough(_MOST_PATIENTS) else None
 
 
 @lru_cache(maxsize=4096)

@@ -10,10 +10,10 @@ from segmentation.statistics.hierarchical import hierarchical_p
 from segmentation.statistics.mixed import MixedModel, mixed_model
 from segmentation.statistics.paired import POWER, Aligned, Scores, aligned, detectable_difference
 from segmentation.statistics.permutation import wilcoxon_p
-from segmentation.statistics.power import cases_needed
+from segmentation.statistics.power import cases_needed, cases_to_exclude
 from segmentation.statistics.probability import superiority
 from segmentation.statistics.resampled import CorrectedT, corrected_resampled_t
-from segmentation.statistics.seed_power import Spread, cases_needed_with_seeds
+from segmentation.statistics.seed_power import Spread, cases_needed_with_seeds, cases_to_exclude_with_seeds
 
 PLANNED_SEEDS = (3, 5, 10)
 """Numbers of seeds for which the cases needed are given, besides the number at hand."""
@@ -31,6 +31,8 @@ class Checks:
         detectable: Smallest true difference that is found with probability 0.8.
         cases_needed: Number of seeds to the number of patients that find a true difference of the margin with
             probability 0.8; None where no number suffices. Empty without a margin.
+        cases_to_exclude: The same for the patients that show with probability 0.8 that conditions which do not
+            differ are equivalent.
         corrected_t: Of the folds as replicates; None with one fold.
         mixed: The linear mixed model; None where it was not asked for.
     """
@@ -41,6 +43,7 @@ class Checks:
     spread: Spread | None
     detectable: float | None
     cases_needed: dict[str, int | None]
+    cases_to_exclude: dict[str, int | None]
     corrected_t: CorrectedT | None
     mixed: MixedModel | None
 
@@ -54,6 +57,7 @@ def checks(
     folds: Mapping[str, int] | None = None,
     test_share: float | None = None,
     mixed: bool = False,
+    equivalence_alpha: float | None = None,
 ) -> Checks:
     """Compute the second opinions on a paired comparison.
 
@@ -65,6 +69,7 @@ def checks(
         folds: Patient to the fold it was held out in.
         test_share: Size of a test set over that of a training set; ``1 / (K - 1)`` for the K folds by default.
         mixed: Whether to fit the mixed model, which takes up to seconds.
+        equivalence_alpha: Level of claims of equivalence; ``alpha`` by default.
 
     Raises:
         SkipSegError: If the patients differ, there are none, or an argument lies outside its range.
@@ -78,6 +83,7 @@ def checks(
     """
     tables = aligned(a, b)
     data = tables.difference()
+    claims = alpha if equivalence_alpha is None else equivalence_alpha
     by_patient = dict(zip(sorted(a), data.patients.tolist(), strict=True))
     return Checks(
         wilcoxon_p=wilcoxon_p(data.patients.tolist()),
@@ -85,29 +91,48 @@ def checks(
         superiority=superiority(tables.a, tables.b, 1 - alpha, paired_seeds=tables.paired_seeds),
         spread=tables.spread() if data.replicated else None,
         detectable=detectable_difference(tables, alpha),
-        cases_needed={} if margin is None else _cases(tables, margin, alpha),
+        cases_needed={} if margin is None else _cases(tables, _Question(margin, alpha, exclude=False)),
+        cases_to_exclude={} if margin is None else _cases(tables, _Question(margin, claims, exclude=True)),
         corrected_t=_over_folds(by_patient, folds or {}, test_share, 1 - alpha),
         mixed=mixed_model(tables.a, tables.b, 1 - alpha) if mixed else None,
     )
 
 
-def _cases(tables: Aligned, margin: float, alpha: float) -> dict[str, int | None]:
-    """Patients needed to find a difference of the margin, by number of seeds."""
+def _cases(tables: Aligned, question: "_Question") -> dict[str, int | None]:
+    """Patients that answer a question with probability 0.8, by number of seeds."""
     data = tables.difference()
     n = len(data.patients)
     if data.nested:  # the seeds needed, each with as many patients as now
         groups = data.nested.groups
         sd = (data.nested.variance * groups) ** 0.5
-        seeds = cases_needed(sd, margin, alpha, POWER) if sd > 0 else 0
+        seeds = question.one_seed(sd) if sd > 0 else 0
         return {str(seeds): math.ceil(seeds * n / groups)} if seeds else {}
     if data.replicated:
         spread = tables.spread()
         if spread is None or not spread.error(2, 2) > 0:
             return {}
         numbers = sorted({tables.seeds, *PLANNED_SEEDS})
-        return {str(s): cases_needed_with_seeds(spread, margin, s, alpha, POWER) for s in numbers}
+        return {str(seeds): question.several_seeds(spread, seeds) for seeds in numbers}
     sd = float(data.patients.std(ddof=1)) if n > 1 else 0.0
-    return {"1": cases_needed(sd, margin, alpha, POWER)} if sd > 0 else {}
+    return {"1": question.one_seed(sd)} if sd > 0 else {}
+
+
+@dataclass(frozen=True)
+class _Question:
+    """How many patients find a difference of the margin, or exclude one."""
+
+    margin: float
+    alpha: float
+    exclude: bool
+
+    def one_seed(self, sd: float) -> int:
+        """Where only patients, or only groups of them, scatter."""
+        return (cases_to_exclude if self.exclude else cases_needed)(sd, self.margin, self.alpha, POWER)
+
+    def several_seeds(self, spread: Spread, seeds: int) -> int | None:
+        """Where patients and seeds scatter."""
+        count = cases_to_exclude_with_seeds if self.exclude else cases_needed_with_seeds
+        return count(spread, self.margin, seeds, self.alpha, POWER)
 
 
 def _over_folds(

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from tqdm import tqdm
 
 from segmentation.model.storage import save_weights
+from segmentation.progress import Bar
 from segmentation.runs import write_csv
 from segmentation.training.task import SegmentationTask
 
@@ -85,29 +85,33 @@ class ProgressBar(pl.Callback):
 
     def __init__(self, steps_per_epoch: int) -> None:
         self.steps_per_epoch = steps_per_epoch
+        self.bar: Bar | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the bar, at the step that a resumed training has reached."""
         total = (trainer.max_epochs or 0) * self.steps_per_epoch
-        self.bar = tqdm(total=total, initial=trainer.global_step, desc="train", unit="step", disable=None)
+        self.bar = Bar("train", "steps", total, done=trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Advance."""
-        self.bar.update()
+        assert self.bar
+        self.bar.advance()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the last losses and scores."""
         assert isinstance(pl_module, SegmentationTask)
-        shown = {"loss": mean(pl_module.train_losses)}
+        assert self.bar
+        shown = f"loss {mean(pl_module.train_losses):.3f}"
         if pl_module.val_losses:
-            shown["dice"] = nan_mean(pl_module.validation_dice())
-        self.bar.set_postfix({name: f"{value:.3f}" for name, value in shown.items()})
+            shown += f", Dice {nan_mean(pl_module.validation_dice()):.3f}"
+        self.bar.note(shown)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Close the bar."""
-        self.bar.close()
+    def close(self) -> None:
+        """Close the bar, however the training ended."""
+        if self.bar:
+            self.bar.close()
 
 
 def mean(losses: list[torch.Tensor]) -> float:

@@ -20,8 +20,8 @@ from segmentation.model.layers import TotalCost, total_cost
 from segmentation.plain import fill, flatten, to_plain
 from segmentation.runs import content_hash
 
-VOLATILE = ("out", "cache", "plan", "threads")
-"""Settings that say where and how fast, not what: they are not part of a run's identity."""
+VOLATILE = ("out", "cache", "plan", "threads", "track")
+"""Settings that say where, how fast and who watches, not what: they are not part of a run's identity."""
 
 OPTIONAL = ("plan", "cache", *(f"network.{name}" for name in ("preset", "widths", "kernel", "long_skip_permute")))
 """Settings that may stay open: no plan has to fill them."""

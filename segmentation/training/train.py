@@ -6,6 +6,7 @@ run/
   run.json             state, hashes, parameter count, the cases on each side of the split
   metrics.csv          one row an epoch
   updates.csv          one row an epoch and layer, with track_updates
+  tracking.json        what a tracker of ``track`` has been told
   snapshots/           weights of up to 20 epochs, with track_updates
   last.ckpt            where to resume
   model.safetensors    the weights to use, described by model.json
@@ -43,6 +44,8 @@ from segmentation.training.ranks import EndTogether, Rank, RankEnvironment, firs
 from segmentation.training.record import open_run, set_state
 from segmentation.training.snapshots import SnapshotRecorder
 from segmentation.training.task import SegmentationTask
+from segmentation.training.track import TrackRecorder
+from segmentation.training.trackers import require_tracker
 from segmentation.training.updates import UpdateRecorder
 
 _EXPECTED_WARNINGS = (
@@ -64,12 +67,13 @@ def train(settings: TrainSettings) -> Path:
 
     Raises:
         SkipSegError: If the dataset has errors, or the folder holds a run of other settings, or another
-            process is training in it, or this machine lacks what ``devices`` or ``nodes`` ask for.
+            process is training in it, or this machine lacks what ``devices``, ``nodes`` or ``track`` ask for.
         OSError: If the disk is full; the training can be continued once there is room.
         KeyboardInterrupt: If interrupted; the same call continues.
     """
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise SkipSegError("device cuda was asked for, but PyTorch finds no CUDA device; run `skipseg doctor`")
+    require_tracker(settings.track)
     job = make_job(settings)
     folder = job.settings.out
     rank = first_rank(job.settings)
@@ -132,18 +136,25 @@ def _fit(folder: Path, job: Job, rank: Rank) -> tuple[SegmentationTask, History]
     last = folder / "last.ckpt"
     resume = str(last) if last.exists() else None
     pl.seed_everything(_seed_of(job.settings.seed, rank), verbose=False)
+    bar = ProgressBar(steps)
     recorders: list[pl.Callback] = [history]
     if rank.number == 0:
-        recorders.append(ProgressBar(steps))
+        recorders.append(bar)
     if rank.number == 0 and job.settings.track_updates:
         patch = torch.zeros(1, job.architecture.in_channels, *(job.settings.data.patch_size or ()))
         recorders += [UpdateRecorder(folder, patch), SnapshotRecorder(folder, epochs)]
+    recorders.append(ExactResume(last))
+    tracking = [TrackRecorder(job.settings, history)] if rank.number == 0 and job.settings.track != "none" else []
     with quiet_lightning(), kept_memory():
-        trainer = build_trainer(job.settings, [*recorders, ExactResume(last)], rank)
+        trainer = build_trainer(job.settings, [*recorders, *tracking], rank)
         try:
             trainer.fit(task, load_data(job, steps, rank), ckpt_path=resume, weights_only=True)
         except SystemExit:  # Lightning's answer to Ctrl-C and to SIGTERM
             raise KeyboardInterrupt from None
+        finally:
+            bar.close()
+            for recorder in tracking:
+                recorder.close(finished=not trainer.interrupted)
     return task, history
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from segmentation import SkipSegError
+from segmentation import SettingsError, SkipSegError
 from segmentation.ablation import launch
 from segmentation.ablation.launch import ablate
 from segmentation.ablation.launch_local import _reason, launch_local
@@ -21,7 +21,9 @@ from segmentation.ablation.ledger import read_ledger
 from segmentation.config import AblateSettings
 from segmentation.report.page import write_report
 from segmentation.runs import read_json, write_json
+from segmentation.training import trackers
 from segmentation.training.lock import locked
+from segmentation.training.record import read_config
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,28 @@ def test_study_runs_every_condition(finished):
         assert read_json(folder / "run.json")["state"] == "finished"
         assert (folder / "evaluation" / "cases.csv").exists()
         assert (folder / "log.txt").read_text() == "", "a run that goes well has nothing to say"
+
+
+def test_a_tracked_study_is_the_same_study(tmp_path, pictures, write_study, finished):
+    study = write_study(tmp_path, pictures)
+    out = ablate(AblateSettings(study, tmp_path / "out", launcher="none", track="tensorboard"))
+    assert read_json(out / "study.json") == read_json(finished / "study.json")
+    for run in read_json(out / "study.json")["runs"]:
+        assert read_config(out / "runs" / run["id"] / "config.yaml").track == "tensorboard"
+        assert read_config(finished / "runs" / run["id"] / "config.yaml").track == "none"
+
+
+def test_a_tracker_that_is_missing_is_said_before_anything_is_frozen(tmp_path, pictures, write_study, monkeypatch):
+    monkeypatch.setattr(trackers, "find_spec", lambda package: None)
+    with pytest.raises(SkipSegError, match="pip install wandb"):
+        ablate(AblateSettings(write_study(tmp_path, pictures), tmp_path / "out", track="wandb"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_condition_can_have_a_tracker_of_its_own(tmp_path, pictures, write_study):
+    study = write_study(tmp_path, pictures, conditions={"a": {"track": "tensorboard"}, "b": {}})
+    with pytest.raises(SettingsError, match="a sets track, which the study decides"):
+        ablate(AblateSettings(study, tmp_path / "out"))
 
 
 def test_conditions_share_split_and_differ_in_the_network(finished):

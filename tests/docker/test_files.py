@@ -10,12 +10,22 @@ from typing import Any
 import pytest
 import yaml
 
-from segmentation.cli import parse
+from segmentation import SkipSegError
+from segmentation.arguments import parse
+from segmentation.serve.server import VARIABLE, token_of
 
 ROOT = Path(__file__).parents[2]
 ORDER = ["ARG", "FROM", "LABEL", "COPY", "RUN", "ENV", "VOLUME", "WORKDIR", "USER", "HEALTHCHECK", "ENTRYPOINT", "CMD"]
 WRITABLE = {"/output", "/scratch"}
 SERVICES = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())["services"]
+
+
+def is_served(service: str) -> bool:
+    """Whether a service answers requests."""
+    return service.startswith("serve")
+
+
+SERVED = [service for service in SERVICES if is_served(service)]
 
 
 def of(instructions: list[Any], name: str, stage: int | None = None) -> list[Any]:
@@ -168,7 +178,7 @@ def test_a_service_is_hardened(service: str):
     assert about["read_only"] is True
     assert about["cap_drop"] == ["ALL"]
     assert about["security_opt"] == ["no-new-privileges:true"]
-    assert about["network_mode"] == "none"
+    assert about["network_mode"] == ("bridge" if is_served(service) else "none")
     assert about["profiles"] == [service], "`up` alone starts nothing"
     assert re.fullmatch(r"\$\{USER_ID:-[1-9]\d+\}:\$\{GROUP_ID:-[1-9]\d+\}", about["user"])
     assert "privileged" not in about
@@ -179,12 +189,32 @@ def test_a_service_is_hardened(service: str):
 def test_a_service_can_change_only_its_output(service: str):
     mounts = {mount["target"]: mount for mount in SERVICES[service]["volumes"]}
     assert {target for target, mount in mounts.items() if not mount.get("read_only")} == WRITABLE
-    assert {"/input", "/output"} <= set(mounts)
+    assert {"/model" if is_served(service) else "/input", "/output"} <= set(mounts)
 
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_runs_a_command_that_is_accepted(service: str):
     parse(SERVICES[service]["command"][0], SERVICES[service]["command"][1:])
+
+
+@pytest.mark.parametrize("service", SERVED)
+def test_a_server_is_reached_from_its_machine_alone_and_by_a_token(service: str):
+    about = SERVICES[service]
+    assert [port.split(":")[0] for port in about["ports"]] == ["127.0.0.1"]
+    settings = parse(about["command"][0], about["command"][1:]).settings
+    assert about["ports"] == [f"127.0.0.1:${{PORT:-8000}}:{settings.port}"]
+    with pytest.raises(SkipSegError, match="so a token is needed"):
+        token_of(settings)
+    assert list(about["environment"]) == [VARIABLE]
+    assert any(str(settings.state).startswith(place) for place in WRITABLE)
+
+
+@pytest.mark.parametrize("service", SERVED)
+def test_the_health_of_a_server_is_asked_by_a_command_of_ours(service: str):
+    kind, program, command, *options = SERVICES[service]["healthcheck"]["test"]
+    assert (kind, program) == ("CMD", "skipseg")
+    asked, served = (parse(command, given).settings for given in (options, SERVICES[service]["command"][1:]))
+    assert (asked.check, asked.port, asked.models) == (True, served.port, served.models)
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -77,6 +77,12 @@ def test_worst_cases_are_drawn_first_and_old_overlays_removed(pairs, tmp_path):
     assert [name[3:-4] for name in names] == sorted(dice, key=lambda case: dice[case])
     evaluate(pairs, tmp_path, **SETTINGS | {"overlays": 1})
     assert [file.name for file in (tmp_path / "overlays").iterdir()] == names[:1]
+    first = names[0][:-4]
+    assert sorted(file.name for file in (tmp_path / "volumes").iterdir()) == [
+        f"{first}.json",
+        f"{first}_errors.nii.gz",
+        f"{first}_image.nii.gz",
+    ]
 
 
 def test_a_scan_that_does_not_fit_is_named_and_the_masks_are_drawn(pairs, volumes, tmp_path):
@@ -92,6 +98,7 @@ def test_pictures_are_scored_in_pixels(pictures, tmp_path):
     pairs = [CasePair(c.name, c.patient, predictions / c.label.name, c.label, c.images) for c in pictures.cases]
     assert evaluate(pairs, tmp_path / "out", **SETTINGS)["unit"] == "px"
     assert read_csv(tmp_path / "out" / "cases.csv")[0]["volume_reference_ml"] == ""
+    assert not (tmp_path / "out" / "volumes").exists()  # a picture needs none
 
 
 def test_ignored_voxels_are_neither_scored_nor_drawn(tmp_path):

@@ -163,3 +163,10 @@ def test_onnxruntime_neither_reports_nor_numbers_this_machine(ramp: Path, tmp_pa
     environment = {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "PATH": ""}
     subprocess.run([sys.executable, "-c", program], check=True, env=environment)
     assert list(home.iterdir()) == []
+
+
+def test_openvino_tells_nobody_of_its_use():
+    """In a process of its own: here OpenVINO was loaded by something else."""
+    load = "import segmentation.inference.backend_openvino; from openvino.tools.ovc.telemetry_utils import tm"
+    told = subprocess.run([sys.executable, "-c", f"{load}; print(tm.__name__)"], capture_output=True, check=True)
+    assert told.stdout.decode().split() == ["openvino.tools.ovc.telemetry_stub"]

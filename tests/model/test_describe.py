@@ -10,18 +10,19 @@ from segmentation.config import DescribeSettings, NetworkSettings
 from segmentation.model.describe import describe
 from segmentation.model.layers import total_cost
 from segmentation.model.presets import PRESETS
+from segmentation.terminal import as_text
 
 
 def text_of(dims: int = 2, size: list[int] | None = None, **network: Any) -> str:
     settings = {"depth": 2, "width": 8} | network
-    return describe(DescribeSettings(NetworkSettings(**settings), dims=dims, size=size or [64] * dims))
+    return as_text(describe(DescribeSettings(NetworkSettings(**settings), dims=dims, size=size or [64] * dims)))
 
 
 def rows(text: str, head: str) -> list[list[str]]:
     """Cells of the table whose first column is ``head``; two blanks or more part cells."""
     lines = text.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith(head))
-    table = lines[start:]
+    table = [line for line in lines[start:] if not line or set(line) - set("- ")]
     end = table.index("") if "" in table else len(table)
     return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in table[:end]]
 
@@ -73,7 +74,7 @@ def test_parts_sum_up_to_the_parameters():
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_is_described(name, dims):
-    text = describe(DescribeSettings(NetworkSettings(**PRESETS[name] | {"preset": name}), dims=dims))
+    text = as_text(describe(DescribeSettings(NetworkSettings(**PRESETS[name] | {"preset": name}), dims=dims)))
     assert text.splitlines()[1] == f"preset {name}"
     assert len(rows(text, "level")) == PRESETS[name]["depth"] + 2
     assert max(map(len, text.splitlines())) <= 140

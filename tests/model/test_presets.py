@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from segmentation import SkipSegError
-from segmentation.cli import main, parse
+from segmentation.arguments import parse
+from segmentation.cli import main
 from segmentation.config import DescribeSettings, NetworkSettings
 from segmentation.model.layers import layers, total_cost
 from segmentation.model.presets import ABOUT, PRESETS, with_preset
@@ -237,12 +238,12 @@ def test_an_unknown_preset_is_refused_with_the_list():
 
 
 def test_the_command_line_takes_the_preset_and_then_the_options(tmp_path):
-    settings = parse("describe", ["--network.preset", "unetpp", "--network.long_skip_placebo", "zeros"])
+    settings = parse("describe", ["--network.preset", "unetpp", "--network.long_skip_placebo", "zeros"]).settings
     assert isinstance(settings, DescribeSettings)
     assert settings.network == preset("unetpp", long_skip_placebo="zeros")
     file = tmp_path / "settings.yaml"
     file.write_text("network: {preset: vnet, convs: 2}\n")
-    settings = parse("train", ["dataset", "--out=run", f"--config={file}", "--network.kernel=3"])
+    settings = parse("train", ["dataset", "--out=run", f"--config={file}", "--network.kernel=3"]).settings
     assert settings.network == preset("vnet", convs=2, kernel=3)
 
 

@@ -8,7 +8,8 @@ from importlib import import_module
 import pytest
 
 from segmentation import SkipSegError
-from segmentation.cli import main, parse
+from segmentation.arguments import parse
+from segmentation.cli import main
 from segmentation.config import ProbeSettings
 from segmentation.figures import Figure
 from segmentation.probes import gradients, kinds
@@ -80,7 +81,7 @@ def test_a_named_kind_that_the_run_has_nothing_for_is_said_when_the_others_are_w
     assert main(["probe", str(run), *arguments]) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith(f"skipseg: updates cannot be measured on {run}: ")
-    assert "--track_updates true" in said
+    assert "--track_updates" in said
     written = [run / "probes" / f"{kind}.json" for kind in ("frozen", "noise")]
     assert said.endswith(f"; written: {written[0]}, {written[1]}")
     assert sorted((run / "probes").iterdir()) == written
@@ -130,7 +131,7 @@ def test_unknown_kind_is_refused_with_the_choices(run):
     ],
 )
 def test_kinds_on_the_command_line(arguments, expected):
-    assert parse("probe", ["run", *arguments]).kind == expected
+    assert parse("probe", ["run", *arguments]).settings.kind == expected
 
 
 def test_command(run, capsys):

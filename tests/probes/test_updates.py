@@ -34,7 +34,7 @@ def test_damaged_table_is_refused(tmp_path, table):
 
 
 def test_run_without_record_says_how_to_get_one(context, tmp_path):
-    with pytest.raises(NotMeasurableError, match="--track_updates true"):
+    with pytest.raises(NotMeasurableError, match="--track_updates"):
         updates.probe(replace(context, folder=tmp_path))
 
 

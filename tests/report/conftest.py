@@ -100,7 +100,7 @@ def run_writer():
     return write_run
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def study_writer():
     """A function that writes a study folder and returns its path."""
 

@@ -246,10 +246,14 @@ def test_numbers_in_print():
     assert [significant(value) for value in printed] == list(printed.values())
 
 
+def test_ticks_between_powers_of_ten_say_their_own_value():
+    assert [text for _, text in tick_names(LogScale(2e-4, 5e-3))] == ["0.0002", "0.0005", "10⁻³", "0.002", "0.005"]
+
+
 def test_a_short_logarithmic_axis_has_steps_between_the_powers():
     assert [text for _, text in tick_names(LogScale(0.1, 10.0))] == ["0.1", "0.2", "0.5", "1", "2", "5", "10"]
     assert axis_for([], log=True) == LogScale(0.1, 1.0)
-    assert axis_for([-1.0, 1.0], log=True) == LogScale(1.0, 10.0)
+    assert axis_for([-1.0, 1.0], log=True) == LogScale(1.0, 2.0)
 
 
 def test_names_below_a_picture_stand_fold_or_turn():

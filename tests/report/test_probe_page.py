@@ -107,7 +107,7 @@ def test_hostile_probes_stay_text(run):
     evil = "<script>alert(1)</script>{{ 7 * 7 }}"
     write_probe(run, "evil", definition=evil, note=evil, values={evil: [{evil: evil}]})
     page = write_report(run).read_text()
-    assert "<script" not in page
+    assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;{{ 7 * 7 }}" in page
 
 

@@ -61,12 +61,10 @@ def test_a_score_without_value_is_left_out_and_a_zero_is_not(study_writer, tmp_p
     assert results["conditions"]["concat"]["scores"]["dice"]["estimate"] == pytest.approx(0.4)
 
 
-def test_results_do_not_depend_on_place_time_or_order(study_writer, tmp_path):
+def test_results_do_not_depend_on_place_or_order(study_writer, tmp_path):
     first = study_writer(tmp_path / "here", classes=("a", "b"), seeds=(0, 1))
-    shutil.copytree(first, tmp_path / "there" / "far")
     second = tmp_path / "there" / "far"
-    for timing in second.glob("runs/*/timing.json"):
-        timing.write_text('{"train_seconds": 1.0}')
+    shutil.copytree(first, second)
     for folder in (first, second):
         write_report(folder)
     content = (first / "results.json").read_bytes()

@@ -2,11 +2,10 @@
 
 from xml.etree import ElementTree
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segmentation.report.figures import clip, thin_out
+from segmentation.report.figures import clip
 from segmentation.report.svg import SHAPES, marker, scale_for, tag
 
 numbers = st.floats(-1e6, 1e6).map(lambda value: round(value, 6))
@@ -34,13 +33,6 @@ def test_any_text_becomes_text_again(text):
 def test_markers_differ_in_shape_and_colour():
     drawn = {str(marker("5%", 3, slot)) for slot in range(SHAPES)}
     assert len(drawn) == SHAPES
-
-
-@pytest.mark.parametrize("length", [0, 1, 240, 241, 5003])
-def test_long_curves_become_short_ones(length):
-    thin = thin_out([(float(step), 2.0) for step in range(length)])
-    assert len(thin) <= min(length, 240)
-    assert all(value == 2.0 for _, value in thin)
 
 
 def test_long_names_are_clipped():

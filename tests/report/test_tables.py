@@ -3,10 +3,11 @@
 from segmentation.report.read import read_study
 from segmentation.report.results import build_results
 from segmentation.report.tables import ABSENT, interval, number, parameters, terminal_table
+from segmentation.terminal import as_text
 
 
 def table_of(folder):
-    return terminal_table(build_results(read_study(folder)))
+    return as_text(terminal_table(build_results(read_study(folder))))
 
 
 def test_rows_are_patients_and_columns_conditions(study_writer, tmp_path):

@@ -109,7 +109,7 @@ def test_the_same_map_gives_the_same_bytes(make_nifti: MakeNifti, tmp_path: Path
 
 def test_texts_and_extensions_that_may_name_the_patient_are_left_out(tmp_path: Path):
     image = nib.Nifti1Image(voxels(), np.eye(4))
-    image.header["descrip"] = image.header["aux_file"] = b"Jane Doe"
+    image.header["descrip"] = image.header["aux_file"] = image.header["db_name"] = b"Jane Doe"
     image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"Jane Doe, born 1950"))
     nib.save(image, tmp_path / "scan.nii")
     write_label_map(tmp_path / "map.nii", voxels() > 3, read_scan(tmp_path / "scan.nii"))

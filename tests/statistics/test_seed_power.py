@@ -7,8 +7,11 @@ from segmentation import SkipSegError
 from segmentation.statistics import (
     Spread,
     cases_needed_with_seeds,
+    cases_to_exclude,
+    cases_to_exclude_with_seeds,
     crossed,
     detectable_with_seeds,
+    hierarchical_ci,
     hierarchical_p,
     minimum_detectable_difference,
 )
@@ -29,6 +32,29 @@ def test_power_by_simulation(n, seeds):
     found = np.mean([hierarchical_p(crossed(table)) <= 0.05 for table in tables])
     power = SPREAD.power(difference, n, seeds)
     assert abs(power - found) < 3 * np.sqrt(power * (1 - power) / runs) + 0.02
+
+
+def test_power_of_equivalence_by_simulation():
+    rng, runs, n, seeds, margin = np.random.default_rng(0), 200, 20, 5, 0.05
+    tables = (
+        SPREAD.patient * rng.normal(size=(n, 1))
+        + SPREAD.seed * rng.normal(size=(1, seeds))
+        + SPREAD.residual * rng.normal(size=(n, seeds))
+        for _ in range(runs)
+    )
+    intervals = [hierarchical_ci(crossed(table), 0.9) for table in tables]
+    found = np.mean([max(-each.low, each.high) < margin for each in intervals])
+    power = SPREAD.equivalence_power(margin, n, seeds)
+    assert abs(power - found) < 3 * np.sqrt(power * (1 - power) / runs) + 0.02
+
+
+def test_patients_to_exclude_agree_with_their_power_and_with_one_seed():
+    n = cases_to_exclude_with_seeds(SPREAD, 0.05, seeds=8)
+    assert SPREAD.equivalence_power(0.05, n, 8) >= 0.8 > SPREAD.equivalence_power(0.05, n - 1, 8)
+    still = cases_to_exclude_with_seeds(Spread(0.08, 0.0, 0.0), 0.03, seeds=5)
+    assert still == pytest.approx(cases_to_exclude(0.08, 0.03), rel=0.04)
+    with pytest.raises(SkipSegError, match="finite margin above 0 and 2 seeds"):
+        cases_to_exclude_with_seeds(SPREAD, 0.0, seeds=3)
 
 
 def test_standard_error_by_hand():

@@ -4,6 +4,8 @@ import pytest
 from segmentation import SkipSegError
 from segmentation.statistics import (
     cases_needed,
+    cases_to_exclude,
+    cases_to_exclude_with_seeds,
     checks,
     corrected_resampled_t,
     minimum_detectable_difference,
@@ -25,6 +27,8 @@ def test_numbers_are_those_of_the_parts():
     assert found.superiority.estimate == pytest.approx((TABLE > 0).mean())
     assert found.spread.residual == pytest.approx(np.sqrt(split.residual))
     assert list(found.cases_needed) == ["3", "5", "10"]
+    exclude = {str(s): cases_to_exclude_with_seeds(found.spread, 0.05, s) for s in (3, 5, 10)}
+    assert found.cases_to_exclude == exclude
     assert found.corrected_t == corrected_resampled_t([means[::2].mean(), means[1::2].mean()], 1.0)
     assert found.mixed.estimate == pytest.approx(TABLE.mean(), abs=1e-4)
     assert 0 < found.hierarchical_p < 1
@@ -37,6 +41,9 @@ def test_one_seed_leaves_out_what_needs_several():
     assert (found.hierarchical_p, found.spread, found.corrected_t) == (None, None, None)
     assert found.detectable == pytest.approx(minimum_detectable_difference(sd, 8))
     assert found.cases_needed == {"1": cases_needed(sd, 0.05)}
+    assert found.cases_to_exclude == {"1": cases_to_exclude(sd, 0.05)}
+    family = checks(alone, dict.fromkeys(alone, 0.0), margin=0.05, equivalence_alpha=0.01)
+    assert family.cases_to_exclude == {"1": cases_to_exclude(sd, 0.05, alpha=0.01)}
     assert "two seeds" in found.mixed.note
 
 

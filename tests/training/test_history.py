@@ -1,6 +1,5 @@
 """metrics.csv, the best weights and early stopping."""
 
-import io
 import math
 from types import SimpleNamespace
 
@@ -90,10 +89,7 @@ def test_resumed_after_its_early_end_stops_at_once(tmp_path, make_task):
     assert trainer.should_stop
 
 
-def test_progress_bar_starts_where_a_resumed_training_does(make_task, monkeypatch):
-    terminal = io.StringIO()
-    terminal.isatty = lambda: True
-    monkeypatch.setattr("sys.stderr", terminal)
+def test_progress_bar_starts_where_a_resumed_training_does(make_task, screen):
     bar, task = ProgressBar(steps_per_epoch=5), make_task()
     trainer = SimpleNamespace(max_epochs=4, global_step=10)
     bar.on_train_start(trainer, task)
@@ -101,11 +97,15 @@ def test_progress_bar_starts_where_a_resumed_training_does(make_task, monkeypatc
     task.confusion = np.eye(3, dtype=np.int64)
     bar.on_train_batch_end(trainer, task, None, None, 0)
     bar.on_train_epoch_end(trainer, task)
-    bar.on_train_end(trainer, task)
-    first, *_, last = terminal.getvalue().strip().split("\r")
-    assert "10/20" in first
-    assert "11/20" in last
-    assert "loss=0.500, dice=1.000" in last
+    bar.close()
+    assert "10/20 steps" in screen()
+    last = screen().splitlines()[-1]
+    assert "11/20 steps" in last
+    assert "loss 0.500, Dice 1.000" in last
+
+
+def test_a_bar_that_was_never_shown_can_be_closed():
+    ProgressBar(steps_per_epoch=5).close()
 
 
 def test_means():

@@ -11,12 +11,11 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from segmentation import SkipSegError
 from segmentation.ablation.forkserver import start_forkserver
 from segmentation.ablation.suites.suite import Found
 from segmentation.figures import plain_numbers
+from segmentation.progress import Bar
 from segmentation.runs import content_hash, read_json, write_json
 
 
@@ -52,14 +51,14 @@ def _do(module: str, missing: Sequence[tuple[Mapping[str, Any], Path]], workers:
     context = start_forkserver(["segmentation.ablation.suites.bench"])
     with (
         ProcessPoolExecutor(workers, context, _one_thread, (os.getpid(),)) as pool,
-        tqdm(total=total, initial=total - len(missing), desc=title, unit="cell", disable=None) as bar,
+        Bar(title, "cells", total, done=total - len(missing)) as bar,
     ):
         waiting: dict[Future[Any], Path] = {pool.submit(_run, module, dict(cell)): place for cell, place in missing}
         try:
             while waiting:
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                     write_json(waiting.pop(future), future.result())
-                    bar.update()
+                    bar.advance()
         except BrokenProcessPool:
             raise SkipSegError("a process was killed, which usually means too little memory; rerun to go on") from None
         except BaseException:  # an error of a cell, a full disk or Ctrl-C: nothing that was started is left running

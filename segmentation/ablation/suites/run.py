@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from segmentation import SkipSegError, __version__
+from segmentation import SettingsError, SkipSegError, __version__
 from segmentation.ablation import suites
 from segmentation.ablation.suites.cells import work_through
 from segmentation.ablation.suites.names import ABOUT
@@ -29,19 +29,19 @@ def find_suites(name: str, size: str, with_data: bool = False) -> list[tuple[str
     """The suites that ``name`` means: a number, a whole name, or ``"all"`` that the size, and a dataset, allow.
 
     Raises:
-        SkipSegError: If there is none of that name, or it does not run at that size.
+        SettingsError: If there is none of that name, or it does not run at that size.
     """
     if name == "all":
         every = [(module, suite) for module, suite in map(load_suite, ABOUT) if size in suite.grid]
         return [(module, suite) for module, suite in every if suite.study is None or with_data]
     known = next((n for n in ABOUT if name in (n, n.partition("-")[0], n.partition("-")[2])), None)
     if known is None:
-        raise SkipSegError(f"there is no suite {name!r}; the suites are {', '.join(ABOUT)}, or all")
+        raise SettingsError(f"there is no suite {name!r}; the suites are {', '.join(ABOUT)}, or all")
     module, suite = load_suite(known)
     if size not in suite.grid:
-        raise SkipSegError(f"{suite.name} runs at size {', '.join(suite.grid)}, not {size}")
+        raise SettingsError(f"{suite.name} runs at size {', '.join(suite.grid)}, not {size}")
     if with_data and suite.study is None:
-        raise SkipSegError(f"{suite.name} draws its own data; leave out --dataset")
+        raise SettingsError(f"{suite.name} draws its own data; leave out --dataset")
     return [(module, suite)]
 
 

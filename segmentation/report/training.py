@@ -1,0 +1,87 @@
+"""The course of the trainings: points of every run for results.json, and one panel for each condition."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from segmentation.report import figures, tables
+from segmentation.report.axes import axis_for
+from segmentation.report.read import Run, Study
+
+MOST_POINTS = 120
+"""Points of one curve; longer ones are averaged over neighbouring points."""
+
+_GROUPS = (("Loss", ("train_loss", "val_loss")), ("Dice of held-out cases", ("val_dice",)))
+
+_STEEP = 8
+"""A loss that falls by this factor is drawn on a logarithmic axis."""
+
+
+def curves_of(study: Study) -> dict[str, Any]:
+    """Collect the curves of every finished run: run to measure to ``step`` and ``value``, six digits each."""
+    columns = [column for _, group in _GROUPS for column in group]
+    curves = {
+        run.id: {column: points for column in columns if (points := _points(run, column))} for run in study.finished
+    }
+    return {run: found for run, found in curves.items() if found}
+
+
+def _points(run: Run, column: str) -> dict[str, list[float]] | None:
+    """Points of one run; counted in steps where they are recorded, else in epochs."""
+    points = thin_out([(row.get("step", row.get("epoch", 0.0)), row[column]) for row in run.curves if column in row])
+    digits = [[float(f"{value:.6g}") for value in each] for each in zip(*points, strict=True)]
+    return dict(zip(("step", "value"), digits, strict=True)) if points else None
+
+
+def thin_out(curve: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Average neighbouring points until few enough remain to draw.
+
+    Examples:
+        >>> thin_out([(float(step), 1.0) for step in range(480)])[0]
+        (1.5, 1.0)
+    """
+    bin_size = -(-len(curve) // MOST_POINTS) or 1
+    groups = [curve[start : start + bin_size] for start in range(0, len(curve), bin_size)]
+    return [(fmean(step for step, _ in group), fmean(value for _, value in group)) for group in groups]
+
+
+def panels(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Draw the curves: one panel per measure and condition, with axes shared along a measure."""
+    for title, columns in _GROUPS:
+        lines = {
+            (name, column): [
+                list(zip(found["step"], found["value"], strict=True))
+                for run in condition["runs"]
+                if (found := results["curves"].get(run["id"], {}).get(column))
+            ]
+            for name, condition in results["conditions"].items()
+            for column in columns
+        }
+        points = [point for curves in lines.values() for curve in curves for point in curve]
+        if points:
+            shown = [column for column in columns if any(lines[name, column] for name in results["conditions"])]
+            yield {
+                "title": title,
+                "panels": _drawn(title, shown, lines, points, list(results["conditions"])),
+                "columns": shown,
+            }
+
+
+def _drawn(
+    title: str,
+    columns: Sequence[str],
+    lines: Mapping[tuple[str, str], Sequence[Sequence[tuple[float, float]]]],
+    points: Sequence[tuple[float, float]],
+    conditions: Sequence[str],
+) -> list[dict[str, Any]]:
+    """The panels of one measure."""
+    steps, values = [step for step, _ in points], [value for _, value in points]
+    x = axis_for(steps, include=[0.0])
+    log = min(values) > 0 and max(values) > _STEEP * min(values) and "Dice" not in title
+    y = axis_for(values, log=log) if "Dice" not in title else figures.unit_scale(values)
+    drawn: list[dict[str, Any]] = []
+    for slot, name in enumerate(conditions):
+        layers = [(f"curve c{slot % 8} {column.split('_')[0]}", lines[name, column]) for column in columns]
+        label = f"{title} of {tables.clean(name)} over optimiser steps"
+        drawn.append({"name": name, "slot": slot, "figure": figures.curves_plot(layers, x, y, label)})
+    return drawn

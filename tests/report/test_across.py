@@ -1,0 +1,102 @@
+"""Probes of a study: values side by side for each condition, on common axes, every number in results.json."""
+
+import pytest
+
+from segmentation.figures import Figure, Series
+from segmentation.report.across import beside_each_other, in_order, probes_of
+from segmentation.report.page import write_report
+from segmentation.report.read import read_study
+from segmentation.runs import read_json
+from tests.report.probed import LAYERS, add_probes, write_probe
+
+
+@pytest.fixture
+def study(study_writer, tmp_path):
+    folder = study_writer(tmp_path / "study", folds=2)
+    add_probes(folder)
+    return folder
+
+
+def figures_of(folder, kind):
+    (entry,) = [entry for entry in probes_of(read_study(folder)) if entry["kind"] == kind]
+    return [Figure.from_plain(plain) for plain in entry["figures"]]
+
+
+def test_values_of_layers_are_averaged_over_the_runs_of_a_condition(study):
+    start, after = figures_of(study, "gradients")
+    assert (start.title, after.title) == (
+        "RMS gradient in each block: at the start",
+        "RMS gradient in each block: after training",
+    )
+    assert (start.kind, start.rows, start.ticks, start.log_y) == ("heatmap", ["concat", "none"], list(LAYERS), True)
+    assert start.values[0] == pytest.approx([1.5e-2 * 10**-i for i in range(5)])  # folds 0 and 1: factors 1 and 2
+    assert start.value_label == "G"
+
+
+def test_a_condition_without_skips_has_no_row_of_levels(study):
+    (levels,) = figures_of(study, "shapley")
+    assert (levels.rows, levels.ticks, levels.reference) == (["concat"], ["L0", "L1", "L2"], 0.0)
+    assert levels.values[0] == pytest.approx([0.15, -0.02, 0.01])
+    assert levels.value_label == "change of Dice"
+
+
+@pytest.mark.parametrize("kind", ["updates", "landscape"])
+def test_maps_are_shown_for_one_run_each_on_common_colours(study, kind):
+    other = Figure("surface", "Loss in a plane of two directions", values=[[1, 90], [0, 2]], log_y=True)
+    write_probe(study / "runs" / "c1-f0-s0", "landscape", [other])
+    first, second = figures_of(study, kind)
+    assert [first.title.partition(":")[0], second.title.partition(":")[0]] == ["concat", "none"]
+    assert first.limits == second.limits
+    values = [value for figure in (first, second) for row in figure.values for value in row if value > 0]
+    assert list(first.limits) == [min(values), max(values)]
+
+
+def test_kinds_stand_in_their_order_with_the_runs_they_come_from(study):
+    write_probe(study / "runs" / "c0-f0-s0", "of_another_version", [])
+    found = probes_of(read_study(study))
+    assert [entry["kind"] for entry in found] == [
+        "gradients", "updates", "landscape", "lesion", "shapley", "of_another_version",
+    ]  # fmt: skip
+    assert found[0]["runs"] == {"concat": ["c0-f0-s0", "c0-f1-s0"], "none": ["c1-f0-s0", "c1-f1-s0"]}
+    assert found[3]["runs"] == {"concat": ["c0-f0-s0", "c0-f1-s0"]}
+
+
+def test_a_probe_that_cannot_be_read_is_named_and_the_others_are_shown(study):
+    (study / "runs" / "c0-f0-s0" / "probes" / "gradients.json").write_text("{")
+    write_probe(study / "runs" / "c1-f0-s0", "gradients", [Figure("pie", "x")])
+    entry = probes_of(read_study(study))[0]
+    assert [problem.partition(":")[0] for problem in entry["problems"]] == ["c0-f0-s0", "c1-f0-s0"]
+    assert entry["runs"] == {"concat": ["c0-f1-s0"], "none": ["c1-f1-s0"]}
+    assert not any(str(study) in problem for problem in entry["problems"])
+
+
+def test_names_are_merged_in_their_order():
+    assert in_order([["a", "c"], ["a", "b", "c"], ["x", "a"]]) == ["x", "a", "b", "c"]
+    assert in_order([]) == []
+
+
+def test_a_gap_stays_a_gap():
+    figure = Figure("bars", "Share", ticks=["L0", "L1"], series=[Series("", [0.5, None])])
+    (found,) = beside_each_other({"add": [[figure]], "none": [[figure]]})
+    assert found.values == [[0.5, None], [0.5, None]]
+
+
+def test_the_page_of_a_study_shows_its_probes_and_results_hold_them(study):
+    page = write_report(study).read_text()
+    section = page[page.index('<section id="probes"') :]
+    section = section[: section.index("</section>")]
+    for wanted in (
+        "RMS gradient in each block: after training",
+        "concat: Loss in a plane of two directions",
+        "as a relief",
+        "Shapley value of each level&#39;s skip",
+        "concat 2 runs, none 2 runs",
+    ):
+        assert wanted in section, wanted
+    assert section.count("<figure") == 2 + 2 + 2 * 2 + 1 + 1
+    assert read_json(study / "results.json")["probes"] == probes_of(read_study(study))
+    assert '<a href="#probes">' in page
+
+
+def test_a_study_without_probes_has_no_such_section(study_writer, tmp_path):
+    assert 'href="#probes"' not in write_report(study_writer(tmp_path, folds=1)).read_text()

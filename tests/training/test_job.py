@@ -48,7 +48,7 @@ def test_frozen_settings_lead_to_the_same_job(volumes, tmp_path, tiny):
 def test_place_and_speed_are_no_part_of_identity(pictures, tmp_path, tiny):
     settings = tiny(pictures, tmp_path / "run")
     elsewhere = replace(settings, out=tmp_path / "b", cache=tmp_path / "cache", threads=2)
-    assert set(VOLATILE) == {"out", "cache", "plan", "threads"}
+    assert set(VOLATILE) == {"out", "cache", "plan", "threads", "track"}
     assert make_job(elsewhere).identity == make_job(settings).identity
 
 

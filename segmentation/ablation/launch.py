@@ -9,7 +9,6 @@ from pathlib import Path
 from types import FrameType
 
 from segmentation import SkipSegError
-from segmentation.ablation.apart import start_server
 from segmentation.ablation.freeze import freeze
 from segmentation.ablation.lease import leases, remove_leases
 from segmentation.ablation.ledger import is_done
@@ -47,8 +46,6 @@ def ablate(settings: AblateSettings) -> Path:
                 remove_leases(run.folder)
         if waiting and settings.launcher != "none":
             launch = find_launcher(settings.launcher)
-            if settings.launcher == "local":
-                start_server()  # imports what the runs need while their arrays are prepared
             prepare(waiting, settings.cache or user_cache())
             failed = launch([run.folder for run in waiting], settings, len(runs))
     if failed:
@@ -57,8 +54,13 @@ def ablate(settings: AblateSettings) -> Path:
 
 
 def find_launcher(name: str) -> Launcher:
-    """Give the function of a launcher; its module brings PyTorch, which a study that is only frozen need not load."""
-    return getattr(import_module(f"segmentation.ablation.launch_{name}"), f"launch_{name}")
+    """Give the function of a launcher, which may ``begin`` to get ready while arrays are prepared.
+
+    Its module brings PyTorch, which a study that is only frozen need not load.
+    """
+    module = import_module(f"segmentation.ablation.launch_{name}")
+    getattr(module, "begin", lambda: None)()
+    return getattr(module, f"launch_{name}")
 
 
 def prepare(runs: Sequence[Run], cache: Path) -> None:

@@ -10,13 +10,18 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from segmentation.ablation.apart import start_apart
+from segmentation.ablation.apart import start_apart, start_server
 from segmentation.ablation.ledger import fail
 from segmentation.ablation.work import failure, progress
 from segmentation.config import AblateSettings
 
 GRACE_SECONDS = 5.0
 """Time that processes have to end when the study is interrupted, before they are killed."""
+
+
+def begin() -> None:
+    """Start the server whose processes work on the runs: it imports their libraries meanwhile."""
+    start_server()
 
 
 def launch_local(folders: Sequence[Path], settings: AblateSettings, total: int) -> list[str]:

@@ -100,6 +100,7 @@ def column_names(
     needed = len(names) * (LETTER * longest + 12) / room
     every = next((step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500) if step >= needed), 1000) if numbered else 1
     pairs = [pair for index, pair in enumerate(zip(names, places, strict=True)) if index % every == 0]
+    pairs = apart(pairs, room) if numbered else pairs
     lines = folded([name for name, _ in pairs], room)
     if lines is not None:
         drawn = [stacked(each, x, height) for each, (_, x) in zip(lines, pairs, strict=True)]
@@ -110,6 +111,21 @@ def column_names(
         for name, x in short
     ]
     return 16 + LETTER * max(len(name) for name, _ in short), 14 * len(short), turned
+
+
+def apart(pairs: Sequence[tuple[str, str]], room: float) -> list[tuple[str, str]]:
+    """Names with their places in percent, without those that would touch the one before in ``room`` pixels.
+
+    Examples:
+        >>> apart([("0", "0%"), ("314.5", "85.0%"), ("350.8", "95.0%")], room=300)
+        [('0', '0%'), ('314.5', '85.0%')]
+    """
+    kept: list[tuple[str, str]] = []
+    for name, place in sorted(pairs, key=lambda pair: float(pair[1].rstrip("%"))):
+        at, half = float(place.rstrip("%")) / 100 * room, LETTER * len(name) / 2
+        if not kept or at - half > float(kept[-1][1].rstrip("%")) / 100 * room + LETTER * len(kept[-1][0]) / 2 + 4:
+            kept.append((name, place))
+    return kept
 
 
 def stacked(lines: Sequence[str], x: str, height: float) -> Markup:

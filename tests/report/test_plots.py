@@ -266,9 +266,11 @@ def test_names_below_a_picture_stand_fold_or_turn():
     assert least == 9 * 14
     assert all("rotate(-90)" in each for each in drawn)
     assert all("…" in each for each in drawn)
-    _, least, drawn = column_names([str(i) for i in range(300)], ["1%"] * 300, 100)
+    _, least, drawn = column_names([str(i) for i in range(300)], [f"{i / 3:.2f}%" for i in range(300)], 100)
     assert least == 0
     assert [re.sub("<.*?>", "", each) for each in drawn[:2]] == ["0", "50"]
+    *_, drawn = column_names(["0", "314.5", "350.8"], ["0%", "85%", "95%"], 100)
+    assert [re.sub("<.*?>", "", each) for each in drawn] == ["0", "314.5"], "values that would touch stand alone"
 
 
 def test_a_flat_heat_map_and_a_single_value_have_colours():

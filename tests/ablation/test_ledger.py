@@ -178,7 +178,7 @@ FORKED = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning"
 
 @FORKED
 def test_three_kills_change_no_result(study, results, tmp_path):
-    check_kills(study, results, tmp_path, [0.2, 0.3, 0.3], folds=[0, 1])
+    check_kills(study, results, tmp_path, [0.0, 0.05, 0.1], at_work=True, folds=[0, 1])
 
 
 @FORKED
@@ -188,12 +188,23 @@ def test_twenty_kills_at_random_moments_change_no_result(study, results, tmp_pat
     check_kills(study, results, tmp_path, [moments.uniform(0, 0.08) for _ in range(20)], folds=None, seeds=[*range(5)])
 
 
-def check_kills(study, results, tmp_path, shares, **changes) -> None:
-    """Kill a study after each share of the time that it takes undisturbed, and let it end."""
+def begun(out: Path) -> int:
+    """How often runs were begun."""
+    return len([*(out / "runs").glob("*/attempts/[!.]*")])
+
+
+def check_kills(study, results, tmp_path, shares, at_work=False, **changes) -> None:
+    """Kill a study after each share of the time that it takes undisturbed, and let it end.
+
+    With ``at_work`` the time counts from when it begins a run.
+    """
     seconds = end_well(study("whole", **changes))
     out, kills, done = tmp_path / "out", 0, dict[Path, int]()
     for share in shares:
-        process = study("out", **changes)
+        before, process = begun(out), study("out", **changes)
+        until = time.monotonic() + 60
+        while at_work and begun(out) == before and time.monotonic() < until:
+            time.sleep(0.005)
         time.sleep(share * seconds)
         kills += kill(process)
         assert done.items() <= finished(out).items(), "a finished run is left alone"

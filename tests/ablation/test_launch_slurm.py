@@ -182,20 +182,20 @@ def test_array_gives_the_bytes_of_this_machine(tmp_path, pictures, write_study, 
     study = write_study(tmp_path, pictures)
     monkeypatch.chdir(tmp_path)
     command = [sys.executable, "-m", "segmentation", "ablate", study.name, "--out"]
-    far = [*command, "far", "--launcher", "slurm", "--workers", "1", "--slurm", "{partition: gpu}"]
-    subprocess.run([*command, "far", "--launcher", "none"], check=True, capture_output=True)
-    broken = Path("far/runs") / read_json(Path("far/study.json"))["runs"][0]["id"]
+    far = [*command, "far0", "--launcher", "slurm", "--workers", "1", "--slurm", "{partition: gpu}"]
+    subprocess.run([*command, "far0", "--launcher", "none"], check=True, capture_output=True)
+    broken = Path("far0/runs") / read_json(Path("far0/study.json"))["runs"][0]["id"]
     (broken / "last.ckpt").write_bytes(b"damaged")
     submitted = subprocess.run(far, check=True, capture_output=True, text=True)
     assert submitted.stdout.startswith("0 of 2 runs are finished; submitted 2 as job 4711, give the same command again")
-    assert [entry.state for entry in read_ledger(Path("far"))] == ["failed", "finished"]
-    assert "last.ckpt cannot be resumed from" in Path("far/slurm/array-1-1.log").read_text()
+    assert [entry.state for entry in read_ledger(Path("far0"))] == ["failed", "finished"]
+    assert "last.ckpt cannot be resumed from" in Path("far0/slurm/array-1-1.log").read_text()
     (broken / "last.ckpt").unlink()
     again = subprocess.run(far, check=True, capture_output=True, text=True)
     assert again.stdout.startswith("1 of 2 runs are finished; submitted 1 as job 4711")
     collected = subprocess.run(far, check=True, capture_output=True, text=True)
     assert "submitted" not in collected.stdout
-    subprocess.run([*command, "near", "--workers", "2"], check=True, capture_output=True)
-    trained = {name: content for name, content in results(Path("far")).items() if not name.startswith("slurm/")}
-    near = results(Path("near"))
-    assert {name: content.replace(b"far", b"near") for name, content in trained.items()} == near
+    subprocess.run([*command, "near0", "--workers", "2"], check=True, capture_output=True)
+    trained = {name: content for name, content in results(Path("far0")).items() if not name.startswith("slurm/")}
+    near = results(Path("near0"))
+    assert {name: content.replace(b"far0", b"near0") for name, content in trained.items()} == near

@@ -1,6 +1,5 @@
 """A study small enough for a test."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import pytest
 import yaml
 
 from segmentation.data.manifest import Dataset
+from tests.benchmarks.study import without_times
 
 MAY_DIFFER = {"timing.json", "report.html", "last.ckpt", "log.txt", "attempts"}
 """Seconds, the page that shows them, what only a resume reads, and how often a run was begun."""
@@ -49,13 +49,6 @@ def results() -> Callable[[Path], dict[str, bytes]]:
         files = sorted(path for path in folder.rglob("*") if path.is_file() and not MAY_DIFFER & set(path.parts))
         # A frozen file names its own folder.
         place = str(folder).encode()
-        return {path.relative_to(folder).as_posix(): _without_times(path).replace(place, b"") for path in files}
+        return {path.relative_to(folder).as_posix(): without_times(path).replace(place, b"") for path in files}
 
     return read
-
-
-def _without_times(path: Path) -> bytes:
-    """Content of a file; of results.json without what is declared as time."""
-    if path.name != "results.json":
-        return path.read_bytes()
-    return json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "time"}).encode()

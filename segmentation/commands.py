@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,8 @@ def _ablate(settings: Any, output: Output) -> int:
     from segmentation.ablation.ledger import read_ledger, summarise
     from segmentation.plain import to_plain
 
-    folder = ablate(settings)
+    # The report's libraries take seconds to import, and while runs are worked on this process does nothing else.
+    folder = ablate(settings, lambda: import_module("segmentation.report.page"))
     if settings.launcher != "none":
         return _write_report(folder, output)
     ledger = read_ledger(folder)

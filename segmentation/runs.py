@@ -96,6 +96,15 @@ def read_json(source: Path) -> Any:
         raise SkipSegError(f"{source} is not valid JSON ({error}); restore it or delete it and rerun") from None
 
 
+def peek_json(source: Path) -> dict[str, Any]:
+    """Read what may stand in a JSON file: its mapping, or an empty one if it cannot be read or holds none."""
+    try:
+        found = read_json(source)
+    except (SkipSegError, OSError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def write_csv(target: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Write ``rows`` as CSV with a header; a value of ``None`` or NaN becomes an empty field."""
     text = io.StringIO()

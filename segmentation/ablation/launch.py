@@ -23,8 +23,12 @@ Launcher = Callable[[Sequence[Path], AblateSettings, int], list[str]]
 """Function of run folders, the study's settings and its number of runs; it gives the failures."""
 
 
-def ablate(settings: AblateSettings) -> Path:
+def ablate(settings: AblateSettings, meanwhile: Callable[[], object] = lambda: None) -> Path:
     """Run a study, or what is missing of it.
+
+    Args:
+        settings: Which study, where, and how.
+        meanwhile: Called in a thread when the runs are launched, while this process has nothing to do but wait.
 
     Returns:
         The study folder.
@@ -47,10 +51,23 @@ def ablate(settings: AblateSettings) -> Path:
         if waiting and settings.launcher != "none":
             launch = find_launcher(settings.launcher)
             prepare(waiting, settings.cache or user_cache())
-            failed = launch([run.folder for run in waiting], settings, len(runs))
+            threading.Thread(target=meanwhile).start()
+            failed = launch([run.folder for run in _longest_first(waiting)], settings, len(runs))
     if failed:
         raise SkipSegError(f"{len(failed)} of {len(runs)} runs failed; rerun to try them again: " + "; ".join(failed))
     return settings.out
+
+
+def _longest_first(runs: Sequence[Run]) -> list[Run]:
+    """Order the runs of each fold and seed by their work, so that no long one is left alone to the end."""
+    groups = list(dict.fromkeys((run.job.settings.fold, run.job.settings.seed) for run in runs))
+
+    def place(run: Run) -> tuple[int, int]:
+        settings = run.job.settings
+        steps = (settings.epochs or 0) * (settings.steps_per_epoch or 0) * (settings.data.batch_size or 0)
+        return groups.index((settings.fold, settings.seed)), -steps * run.job.cost.macs
+
+    return sorted(runs, key=place)
 
 
 def find_launcher(name: str) -> Launcher:

@@ -15,6 +15,7 @@ import numpy as np
 # inherited. It does without where this package, which sends, cannot be imported.
 cast(dict[str, Any], sys.modules)["openvino_telemetry"] = None
 
+# Everything from here on is imported late for that reason alone.
 import openvino  # noqa: E402
 from openvino import opset13 as ops  # noqa: E402
 

@@ -5,21 +5,20 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from segmentation import SkipSegError
 from segmentation.inference.agreement import Verdict, compare, memory_file, processor, verdict_file
 from segmentation.inference.backend import Array, Backend, Flips, WindowRefusedError
 from segmentation.inference.export_cache import cached_export
 from segmentation.model.folder import read_description
-from segmentation.runs import read_json, write_json
+from segmentation.runs import peek_json, write_json
 
 log = logging.getLogger(__name__)
 
 RUNTIMES = ("openvino", "onnxruntime")
 """What computes on a CPU instead of PyTorch, the fastest first."""
 _AS_IS: Flips = ((),)
-_Kept = TypeVar("_Kept", bool, int)
 
 
 def open_backend(
@@ -82,7 +81,8 @@ class CheckedBackend:
         self._file = verdict_file(export, runtime, version)
         self._export, self._folder, self._threads, self._strict = export, folder, threads, strict
         self._torch: Backend | None = None
-        self._agrees = _kept(self._file, "agrees", bool)
+        found = peek_json(self._file).get("agrees")
+        self._agrees = found if isinstance(found, bool) else None
         if self._agrees is False:
             self._reject("in an earlier run")
 
@@ -117,11 +117,12 @@ class CheckedBackend:
         Returns:
             Bytes that an earlier run measured, for this version of the runtime, this processor and these threads.
         """
-        taken = _kept(self._memory_file(shape), "bytes", int) if self._agrees else None
-        if taken is not None:
-            thread = ThreadPoolExecutor(1)
-            thread.submit(self._runtime.get_ready, shape)  # what goes wrong goes wrong again when it is needed
-            thread.shutdown(wait=False)
+        taken = peek_json(self._memory_file(shape)).get("bytes") if self._agrees else None
+        if type(taken) is not int or taken < 1:
+            return None
+        thread = ThreadPoolExecutor(1)
+        thread.submit(self._runtime.get_ready, shape)  # what goes wrong goes wrong again when it is needed
+        thread.shutdown(wait=False)
         return taken
 
     def keep_memory(self, shape: tuple[int, ...], taken: int) -> None:
@@ -177,15 +178,6 @@ def _is_empty(image: Array) -> bool:
     """Whether each channel is constant; a normalisation enlarges the rounding of such an image at will."""
     flat = image.reshape(image.shape[1], -1)
     return bool((flat == flat[:, :1]).all())
-
-
-def _kept(file: Path, name: str, kind: type[_Kept]) -> _Kept | None:
-    """What was found before; ``None`` if nothing, or nothing readable, stands."""
-    try:
-        found = read_json(file)[name]
-    except (SkipSegError, OSError, KeyError, TypeError):
-        return None
-    return found if isinstance(found, kind) else None
 
 
 def _open_runtime(name: str, export: Path, threads: int) -> Any:

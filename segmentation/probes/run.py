@@ -14,7 +14,7 @@ from segmentation.figures import plain_numbers
 from segmentation.probes.context import NotMeasurableError, ProbeContext, ProbeResult, finished_record
 from segmentation.probes.kinds import choose_kinds
 from segmentation.progress import Bar
-from segmentation.runs import read_json, write_json
+from segmentation.runs import peek_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def probe(settings: ProbeSettings) -> list[Path]:
 
 def _missing(heads: Mapping[str, dict[str, Any]], settings: ProbeSettings) -> dict[str, dict[str, Any]]:
     """What has to be computed: neither stands with the same head nor with more batches or cases, which is logged."""
-    standing = {kind: _standing(_path(settings, kind)) for kind in heads}
+    standing = {kind: peek_json(_path(settings, kind)) for kind in heads}
     missing = {kind: head for kind, head in heads.items() if not head.items() <= standing[kind].items()}
     larger = [kind for kind, head in missing.items() if _used_more(standing[kind], head)]
     if larger:
@@ -68,15 +68,6 @@ def _missing(heads: Mapping[str, dict[str, Any]], settings: ProbeSettings) -> di
         kept = f"kept in {folder}: {', '.join(larger)}, measured on more batches or cases than asked for now"
         log.warning("%s; ask for as many, or delete the file, to measure again", kept)
     return {kind: head for kind, head in missing.items() if kind not in larger}
-
-
-def _standing(path: Path) -> dict[str, Any]:
-    """What stands in a file; nothing if there is none or it is damaged."""
-    try:
-        found = read_json(path)
-    except SkipSegError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _used_more(found: Mapping[str, Any], head: Mapping[str, Any]) -> bool:

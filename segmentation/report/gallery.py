@@ -7,6 +7,7 @@ import base64
 import io
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -179,7 +180,8 @@ def _row(
 ) -> CaseRow:
     """Pictures of one case, each knowing which mask of the volume shows the same."""
     masks = [mask["name"] for mask in volume.content["masks"]] if volume else []
-    pictures = [_picture(name, case, measure, overlay, masks) for name, overlay in overlays]
+    with ThreadPoolExecutor() as pool:  # most of the time of a page is spent on encoding, which holds no lock
+        pictures = list(pool.map(lambda each: _picture(each[0], case, measure, each[1], masks), overlays))
     return CaseRow(case, patient, pictures, volume.content if volume else None)
 
 

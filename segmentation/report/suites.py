@@ -14,7 +14,7 @@ from segmentation.report.axes import significant
 from segmentation.report.blocks import DataTable, cell, data_table, drawn
 from segmentation.report.html import environment
 from segmentation.report.tables import ABSENT, clean
-from segmentation.runs import read_json, write_text
+from segmentation.runs import peek_json, read_json, write_text
 from segmentation.terminal import Part, Table
 
 RESULT = "result.json"
@@ -85,7 +85,7 @@ class SuitePage:
 
 def is_suite_folder(folder: Path) -> bool:
     """Tell whether ``folder`` holds a suite, finished or not, or folders that do."""
-    return any("suite" in _peek(path) for path in (*_files(folder, RESULT), *_files(folder, "protocol.json")))
+    return any("suite" in peek_json(path) for path in (*_files(folder, RESULT), *_files(folder, "protocol.json")))
 
 
 def write_suite_page(folder: Path) -> Path:
@@ -145,15 +145,6 @@ def _files(folder: Path, name: str) -> list[Path]:
     """The file of that name of the folder itself, or of the folders in it."""
     own = folder / name
     return [own] if own.is_file() else sorted(folder.glob(f"*/{name}"))
-
-
-def _peek(path: Path) -> Mapping[str, Any]:
-    """Content of a file, or nothing if it cannot be read."""
-    try:
-        content = read_json(path)
-    except SkipSegError:
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _checked(content: Any, path: Path) -> dict[str, Any]:

@@ -213,7 +213,7 @@ def _volume_shape(path: Path, shape: tuple[int, ...], channels: int | None) -> t
     volume = (*shape, 1, 1, 1)[:4]
     if len(shape) < 2 or min(shape) < 1 or any(size != 1 for size in shape[4:]) or volume[3] not in (1, channels):
         raise SkipSegError(
-            f"{path.name} has shape {shape}, 4-D where 3-D is expected"
+            f"{path.name} has shape {shape}, {len(shape)}-D where 3-D is expected"
             + (f" (or {channels} channels last)" if channels else "")
             + "; write one 3-D file a channel, or say how many channels it holds"
         )

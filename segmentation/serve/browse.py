@@ -15,7 +15,7 @@ from fastapi import APIRouter, HTTPException
 from segmentation import SkipSegError
 from segmentation.ablation.ledger import read_ledger, state_of
 from segmentation.plain import flatten
-from segmentation.runs import content_hash, read_csv, read_json
+from segmentation.runs import content_hash, peek_json, read_csv, read_json
 from segmentation.serve.views import Refusal
 
 _DEEPEST = 5
@@ -174,7 +174,7 @@ def _run(folder: Path, place: str, condition: str, fold: int, seed: int, state: 
 
 def _details(study: StudyView, run: RunView, folder: Path) -> RunDetails:
     """Read what else is known of a run."""
-    record, timing = _read(folder / "run.json"), _read(folder / "timing.json")
+    record, timing = peek_json(folder / "run.json"), peek_json(folder / "timing.json")
     settings = {name: value for name, value in _settings(folder).items() if "/" not in str(value)}
     known: dict[str, Any] = {name: record.get(name) for name in _SHOWN}
     known |= {"train_seconds": timing.get("train_seconds"), "settings": settings}
@@ -220,15 +220,6 @@ def _settings(folder: Path) -> dict[str, Any]:
 def _read_settings(source: Path, changed: int) -> dict[str, Any]:
     """Read config.yaml as it stands since a moment."""
     return dict(flatten(yaml.safe_load(source.read_text(encoding="utf-8"))))
-
-
-def _read(source: Path) -> Mapping[str, Any]:
-    """A file of a run; nothing where it cannot be read."""
-    try:
-        content = read_json(source)
-    except SkipSegError:
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _id(place: str) -> str:

@@ -115,7 +115,7 @@ class Runner:
                     continue
                 self._do(job, worker)
                 worker = None
-            except Exception as error:
+            except Exception as error:  # a full disk, say: without this thread no later job would be worked on
                 log.error("a thread of the queue met %s and goes on", type(error).__name__)
                 self._ending.wait(_WAIT_SECONDS)
         if worker:
@@ -189,6 +189,6 @@ class Runner:
         while not self._ending.is_set():
             try:
                 self.store.delete_expired()
-            except Exception as error:
+            except Exception as error:  # whatever it is, later sweeps may do what this one could not
                 log.error("what has expired could not be deleted: %s", type(error).__name__)
             self._ending.wait(min(_SWEEP_SECONDS, self.store.lifetime_s / 4))

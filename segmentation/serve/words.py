@@ -8,6 +8,8 @@ _LISTING = re.compile(r":? \[0\] .*", re.DOTALL)
 """Series that a message lists: descriptions and ids."""
 _REASON = re.compile(r"(cannot be \w+(?: as [\w ]+)?) \(.*?\)(?=[;,.]|$)", re.DOTALL)
 """Words of a library, which may repeat what it could not read."""
+_REPAIR = re.compile(r", or (?:repair it with|drop equal copies with repair) '\w+'")
+"""What the command line offers and the server does not."""
 _TAG = re.compile(r"<[^>]*>")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _UID = re.compile(r"\b\d+(?:\.\d+){3,}\b")
@@ -32,6 +34,7 @@ def cleaned(text: str) -> str:
     """
     text = _BATCH.sub("", " ".join(text.split()))
     text = _LISTING.sub("", text)
+    text = _REPAIR.sub("", text)
     text = _TAG.sub("", text)
     text = _REASON.sub(r"\1", text)
     text = _QUOTED.sub("...", text)

@@ -74,7 +74,7 @@ def _outcome(act: Task, task: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
         return {"error": "it takes more memory than the server allows", "kind": "MemoryError"}
     except OSError as error:
         return {"error": f"the server could not: {os.strerror(error.errno or 0)}", "kind": "OSError"}
-    except Exception as error:
+    except Exception as error:  # its text may repeat what stands in the upload: only its place is told
         frames = traceback.extract_tb(error.__traceback__)
         where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames))
         return {"error": f"internal error, {type(error).__name__}", "kind": "Internal", "where": where}

@@ -200,6 +200,16 @@ def test_memory_that_was_measured_is_expected_of_the_same_shape(folder: Path, ru
     assert runtime.ready == [shape]
 
 
+@pytest.mark.parametrize("damaged", ['{"bytes": true}', '{"bytes": -5}', '{"bytes": 0}', '{"bytes": 1.5}', "[]", "{"])
+def test_memory_that_is_no_number_of_bytes_is_not_expected(folder: Path, runtime: Runtime, damaged: str):
+    backend = CheckedBackend(folder, "openvino")
+    backend(IMAGES)
+    backend.keep_memory(IMAGES.shape, 2**20)
+    kept = [path for path in (folder.parent / "exports").iterdir() if '"bytes"' in path.read_text()]
+    kept[0].write_text(damaged)
+    assert backend.expect(IMAGES.shape) is None
+
+
 def test_memory_that_pytorch_took_too_is_not_kept(folder: Path, runtime: Runtime):
     open_backend(folder)(IMAGES)
     backend = CheckedBackend(folder, "openvino")

@@ -96,6 +96,12 @@ def register_study(folder, study):
 
 
 @pytest.fixture
+def section_of():
+    """A function that cuts a section out of a page by its id."""
+    return lambda page, name: page[page.index(f'<section id="{name}"') :].partition("</section>")[0]
+
+
+@pytest.fixture
 def run_writer():
     return write_run
 

@@ -81,10 +81,9 @@ def test_a_gap_stays_a_gap():
     assert found.values == [[0.5, None], [0.5, None]]
 
 
-def test_the_page_of_a_study_shows_its_probes_and_results_hold_them(study):
+def test_the_page_of_a_study_shows_its_probes_and_results_hold_them(study, section_of):
     page = write_report(study).read_text()
-    section = page[page.index('<section id="probes"') :]
-    section = section[: section.index("</section>")]
+    section = section_of(page, "probes")
     for wanted in (
         "RMS gradient in each block: after training",
         "concat: Loss in a plane of two directions",

@@ -51,10 +51,9 @@ def test_a_cost_that_nobody_knows_is_not_drawn(study_writer, run_writer, tmp_pat
     assert cost_figures(build_results(read_study(nothing)), "Dice") == []
 
 
-def test_the_page_shows_cost_and_says_what_times_depend_on(study_writer, tmp_path):
+def test_the_page_shows_cost_and_says_what_times_depend_on(study_writer, section_of, tmp_path):
     page = write_report(study_writer(tmp_path, folds=1, arms=ARMS)).read_text()
-    section = page[page.index('<section id="cost"') :]
-    section = section[: section.index("</section>")]
+    section = section_of(page, "cost")
     assert NOTE in section
     for wanted in (
         "Dice against parameters",

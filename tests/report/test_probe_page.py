@@ -35,10 +35,9 @@ def write_probe(run, kind="gradients", **changes):
     (run / "probes" / f"{kind}.json").write_text(json.dumps(content | changes))
 
 
-def test_the_page_of_a_run_shows_its_probes(run):
+def test_the_page_of_a_run_shows_its_probes(run, section_of):
     page = write_report(run).read_text()
-    section = page[page.index('<section id="probes"') :]
-    section = section[: section.index("</section>")]
+    section = section_of(page, "probes")
     for wanted in (
         "<h3>Gradient in every layer, at the start and now</h3>",
         "<code>gradients</code>: 4 training batches, at most 16 held-out cases, seed 3<",

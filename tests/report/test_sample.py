@@ -45,14 +45,14 @@ def test_declared_contrasts_come_alone_and_exploratory_ones_in_their_absence():
     assert [each["declared"] for each in sample_size([second], 0.02, "dice")["contrasts"]] == [False]
 
 
-def test_numbers_on_the_page_are_those_of_the_comparison(study_writer, tmp_path):
+def test_numbers_on_the_page_are_those_of_the_comparison(study_writer, section_of, tmp_path):
     folder = study_writer(tmp_path, patients=8)
     results = build_results(read_study(folder))
     checks = results["contrasts"][0]["checks"]
     (entry,) = results["sample_size"]["contrasts"]
     assert (entry["find"], entry["exclude"]) == (checks["cases_needed"], checks["cases_to_exclude"])
     page = write_report(folder).read_text()
-    section = page[page.index('<section id="sample"') :]
+    section = section_of(page, "sample")
     assert entry["sentence"] in section
     assert f"{entry['find']['1']} <small>with 1 seed" in section
 

@@ -198,6 +198,8 @@ def test_four_axes_need_the_number_of_channels(make_nifti: MakeNifti):
         read_scan(path, channels=4)
     with pytest.raises(SkipSegError, match="4-D where 3-D"):
         scan_geometry(path)
+    with pytest.raises(SkipSegError, match="5-D where 3-D"):
+        read_scan(make_nifti(np.zeros((2, 3, 4, 1, 2), np.int16), name="five.nii.gz"))
     scan = read_scan(path, channels=5)
     np.testing.assert_array_equal(scan.array[3], np.arange(120).reshape(2, 3, 4, 5)[..., 3])
     assert scan_geometry(path, channels=5).shape == scan.spatial_shape == (2, 3, 4)

@@ -23,6 +23,12 @@ def test_only_our_own_words_are_left(text: str, said: str):
     assert cleaned(text) == said
 
 
+def test_repairs_of_the_command_line_are_not_offered():
+    missing, copies = "scan: 1 slice is missing; complete the series", "000001.dcm is a copy; leave one out"
+    assert cleaned(f"{missing}, or repair it with 'gaps'") == missing.replace("scan", "the upload")
+    assert cleaned(f"{copies}, or drop equal copies with repair 'duplicates'") == "the upload is a copy; leave one out"
+
+
 def test_descriptions_of_series_are_left_out():
     listing = [Series(f"1.2.{n}", "CT", "Doe Jane thorax", (), 9, 9) for n in range(2)]
     with pytest.raises(Exception, match="Doe Jane") as caught:

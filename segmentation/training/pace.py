@@ -156,11 +156,12 @@ def scoring_seconds(job: Job, held_out: Sequence[CachedCase], pace: Pace) -> flo
     label = job.cases(job.fold.val)[0].label
     assert label  # cases without one take no part
     reference = read_label_map(label, remap=job.dataset.label_remap)
+    labels, ignored = reference.array[0], job.dataset.ignore_label
+    predicted = np.roll(np.where(labels == ignored, 0, labels), 1, axis=0)  # nobody predicts what is to be ignored
     begun = time.time()
     score_case(
-        np.roll(reference.array[0], 1, axis=0), reference.array[0], reference.spacing_mm, job.dataset.foreground,
-        job.dataset.ignore_label, job.settings.tolerance_mm or 1.0,
-    )  # fmt: skip
+        predicted, labels, reference.spacing_mm, job.dataset.foreground, ignored, job.settings.tolerance_mm or 1.0
+    )
     return SCORING * (time.time() - begun) * len(held_out) + pace.validation_s * windows / VALIDATION_PATCHES
 
 

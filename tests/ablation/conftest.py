@@ -8,10 +8,7 @@ import pytest
 import yaml
 
 from segmentation.data.manifest import Dataset
-from tests.benchmarks.study import without_times
-
-MAY_DIFFER = {"timing.json", "report.html", "last.ckpt", "log.txt", "attempts"}
-"""Seconds, the page that shows them, what only a resume reads, and how often a run was begun."""
+from tests.benchmarks.study import MAY_DIFFER, without_times
 
 
 @pytest.fixture(scope="session")

@@ -97,6 +97,26 @@ def test_finished_study_starts_nothing(finished, monkeypatch):
     assert changed(finished, before) == set()
 
 
+def test_long_runs_of_a_seed_are_launched_first_while_the_caller_does_something_else(
+    tmp_path, pictures, write_study, monkeypatch
+):
+    conditions = {name: {"network.width": width} for name, width in (("narrow", 2), ("wide", 8), ("middle", 4))}
+    study = write_study(tmp_path, pictures, conditions=conditions, seeds=[1, 0])
+    launched, done = list[Path](), threading.Event()
+
+    def record(folders, settings, total):
+        launched.extend(folders)
+        assert done.wait(10), "nothing else was done"
+        return []
+
+    monkeypatch.setattr(launch, "find_launcher", lambda name: record)
+    out = ablate(AblateSettings(study, tmp_path / "out"), done.set)
+    assert [path.name.rpartition("-")[0] for path in launched] == [
+        f"{name}-f0-s{seed}" for seed in (1, 0) for name in ("wide", "middle", "narrow")
+    ]
+    assert [run["condition"] for run in read_json(out / "study.json")["runs"]] == [*conditions, *conditions]
+
+
 def test_added_condition_starts_only_its_runs_and_failed_runs_are_tried_again(
     tmp_path, finished, pictures, write_study
 ):

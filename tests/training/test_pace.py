@@ -1,11 +1,14 @@
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from segmentation import SkipSegError
 from segmentation.config import PlanSettings, TrainSettings
 from segmentation.data.plan import Plan, plan_dataset
+from segmentation.runs import read_json, write_json
 from segmentation.training import pace
 from segmentation.training.job import make_job, open_source
 from segmentation.training.pace import EPOCHS, Pace, measure_pace, plan_in_time, scoring_seconds
@@ -81,6 +84,20 @@ def test_a_plan_that_stands_is_not_replaced(asked, tmp_path):
 def test_minutes_must_be_a_number_greater_than_zero(minutes, tmp_path):
     with pytest.raises(SkipSegError, match="minutes must be a number greater than 0"):
         PlanSettings(tmp_path, minutes=minutes)
+
+
+def test_voxels_that_are_to_be_ignored_are_no_prediction(asked):
+    description = asked.dataset / "dataset.json"
+    content = read_json(description)
+    content["labels"]["ignore"] = 1 + max(content["labels"].values())
+    write_json(description, content)
+    for path in (asked.dataset / "labelsTr").iterdir():
+        label = np.array(Image.open(path))
+        label[:3] = content["labels"]["ignore"]
+        Image.fromarray(label).save(path)
+    settings = TrainSettings(asked.dataset, asked.dataset / "run", device="cpu", cache=asked.cache, folds=3)
+    job = make_job(settings, open_source(asked.dataset, asked.cache))
+    assert 0 < scoring_seconds(job, prepare_arrays(job)[1], Pace(0.0, 0.0)) < 60
 
 
 @pytest.mark.slow

@@ -17,6 +17,8 @@ from segmentation.model.storage import load_model
 
 _GPU_SHARE = 0.8
 """Share of the free GPU memory that windows may take; the rest is for workspaces of convolutions."""
+_CPU_VOXELS = 2**17
+"""Voxels of windows computed at a time on a CPU: eight of 128 x 128 take half as long as one after another."""
 _MOST_VOXELS = 2**24
 """Voxels of a batch beyond which a GPU is busy anyway: 8 windows of 128^3, 64 of 512^2."""
 
@@ -103,9 +105,9 @@ class TorchBackend:
         return np.concatenate([self(images[:half], flips), self(images[half:], flips)])
 
     def batch_room(self, window: Sequence[int]) -> int:
-        """Windows that fit into the free memory of the GPU; on a CPU one, for more of them only take more memory."""
+        """Windows that fit into the free memory of the GPU; on a CPU as many small ones as are faster together."""
         if self._device == "cpu":
-            return 1
+            return max(1, _CPU_VOXELS // int(np.prod(window)))
         built = self.architecture
         sizes = (built.dims, built.in_channels, built.classes, built.strides, built.kernels)
         one = total_cost(built.settings, *sizes, size=window).activation_bytes

@@ -33,14 +33,16 @@ from segmentation.training.train import build_trainer, prepare_arrays, quiet_lig
 Cases = tuple[list[CachedCase], list[CachedCase]]
 """Those that are learnt from, and those that are held out."""
 
-STEPS = 6
-"""Steps that are timed; the first two, which warm up, do not count."""
+STEPS, MOST_STEPS, SECONDS = 6, 60, 4.0
+"""So many steps are timed, and more of short ones until so much time has gone; the first two warm up."""
 EPOCHS = 20
 """A training for a given time has so many, however long they are: each is validated and can be resumed from."""
 MARGIN = 0.1
 """Share of the time that is left alone, as machines are not equally fast at all times."""
 SCORING = 3.0
 """Reading, choosing steps, scoring and drawing a case takes so much longer than computing its scores alone."""
+SEGMENTING = 1.5
+"""Reading, resampling, blending and writing take so much longer than the network alone, as validation runs it."""
 
 
 @dataclass(frozen=True)
@@ -137,11 +139,11 @@ def measure_pace(job: Job, cases: Cases) -> Pace:
     """
     settings, clock = job.settings, _Clock()
     network = job.architecture.build(settings.seed)
-    task = SegmentationTask(network, settings.optim, job.preprocessing, job.architecture.classes, STEPS)
-    data = PatchDataModule(*cases, job.preprocessing, settings.data, settings.augment, STEPS, settings.seed)
+    task = SegmentationTask(network, settings.optim, job.preprocessing, job.architecture.classes, MOST_STEPS)
+    data = PatchDataModule(*cases, job.preprocessing, settings.data, settings.augment, MOST_STEPS, settings.seed)
     with quiet_lightning(), kept_memory():
         build_trainer(settings, [clock], Rank()).fit(task, data)
-    return Pace(float(np.median(np.diff(clock.steps)[1:])), clock.validated - clock.steps[-1])
+    return Pace(float(np.mean(np.diff(clock.steps)[1:])), clock.validated - clock.steps[-1])
 
 
 def scoring_seconds(job: Job, held_out: Sequence[CachedCase], pace: Pace) -> float:
@@ -162,7 +164,8 @@ def scoring_seconds(job: Job, held_out: Sequence[CachedCase], pace: Pace) -> flo
     score_case(
         predicted, labels, reference.spacing_mm, job.dataset.foreground, ignored, job.settings.tolerance_mm or 1.0
     )
-    return SCORING * (time.time() - begun) * len(held_out) + pace.validation_s * windows / VALIDATION_PATCHES
+    scored = SCORING * (time.time() - begun) * len(held_out)
+    return scored + SEGMENTING * pace.validation_s * windows / VALIDATION_PATCHES
 
 
 def _job(settings: PlanSettings, plan: Plan, source: Source) -> Job:
@@ -171,14 +174,14 @@ def _job(settings: PlanSettings, plan: Plan, source: Source) -> Job:
         path = Path(folder) / "plan.json"
         plan.write(path)
         wanted = TrainSettings(
-            settings.dataset, Path(folder), epochs=1, steps_per_epoch=STEPS, plan=path, device=settings.device,
+            settings.dataset, Path(folder), epochs=1, steps_per_epoch=MOST_STEPS, plan=path, device=settings.device,
             cache=settings.cache, folds=max(2, min(5, source.fingerprint.patients)),
         )  # fmt: skip
         return make_job(wanted, source)
 
 
 class _Clock(pl.Callback):
-    """Notes when each step and the validation ended."""
+    """Notes when each step and the validation ended; ends the epoch when it knows enough."""
 
     def __init__(self) -> None:
         self.steps: list[float] = []
@@ -189,6 +192,7 @@ class _Clock(pl.Callback):
     ) -> None:
         """The end of a step."""
         self.steps.append(_now())
+        trainer.should_stop = len(self.steps) >= STEPS and self.steps[-1] - self.steps[0] >= SECONDS
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The end of the epoch."""

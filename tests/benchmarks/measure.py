@@ -33,7 +33,9 @@ class Measured:
     status: int
 
 
-def run_measured(command: Sequence[str | Path], log: Path, env: Mapping[str, str], timeout_s: float = 7200) -> Measured:
+def run_measured(
+    command: Sequence[str | Path], log: Path, env: Mapping[str, str], timeout_s: float = 7200, memory: bool = True
+) -> Measured:
     """Run ``command`` to its end, its output in ``log``.
 
     Args:
@@ -41,6 +43,7 @@ def run_measured(command: Sequence[str | Path], log: Path, env: Mapping[str, str
         log: File for both of its outputs.
         env: Added to the environment.
         timeout_s: It is killed, with all that it started, after this.
+        memory: Whether to sample it, which costs a little of the processor; otherwise it is told as 0.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     peak, begun = 0, time.perf_counter()
@@ -59,7 +62,7 @@ def run_measured(command: Sequence[str | Path], log: Path, env: Mapping[str, str
             sampled = time.perf_counter()
             if sampled - begun > timeout_s:
                 os.killpg(process.pid, signal.SIGKILL)
-            peak = max(peak, tree_pss(process.pid))
+            peak = max(peak, tree_pss(process.pid) if memory else 0)
             cost = time.perf_counter() - sampled
             time.sleep(max(INTERVAL_S, cost / SAMPLING_SHARE))
         wall = time.perf_counter() - begun

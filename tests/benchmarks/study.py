@@ -5,8 +5,9 @@
 Each program starts from the study file and ends with the report, imports and start-up included. The loop works on one
 run after another in one process (:mod:`tests.benchmarks.study_loop`); the launchers give every run a process of its
 own, one a core at a time. All write the same bytes, which is checked. A row's ratio is the speed-up over the loop,
-divided by the cores: 1 is perfect scaling. On a machine with neighbours the wall time of one program may be that of
-another day's, so processor seconds stand beside it: they say what the launcher adds to the work itself.
+divided by the cores: 1 is perfect scaling. What the machine itself allows stands beside it as the floor: the speed-up
+of one plain loop a core, side by side, each with its share of the runs and no report. Cores that share memory, or a
+chip with neighbours, do less together than alone; processor seconds tell that, too.
 """
 
 import hashlib
@@ -82,12 +83,14 @@ def rows(options: Options) -> list[Row]:
     launchers = ["local", *(["ray"] if importlib.util.find_spec("ray") else [])]
     loop = [sys.executable, "-m", "tests.benchmarks.study_loop", study, *_places(folder / "loop")]
     commands = {name: _skipseg(study, folder / name, name) for name in launchers} | {"loop": loop}
+    commands["loops"] = [*loop[:4], *_places(folder / "loops"), str(cores())]
     programs: Mapping[str, Callable[[], Mapping[str, float]]] = {
         name: partial(_run_anew, command, folder / name) for name, command in commands.items()
     }
     found = take_turns(programs, 1, warm_up=0)
-    _check_equal({name: results(folder / name) for name in found})
-    return [row for name in launchers for row in _rows_of(name, work.runs, found[name], found["loop"])]
+    _check_equal({name: results(folder / name) for name in (*launchers, "loop")})
+    floor = found["loop"]["wall_s"] / found["loops"]["wall_s"]
+    return [row for name in launchers for row in _rows_of(name, work.runs, found[name], found["loop"], floor)]
 
 
 def write_study(work: Work, folder: Path) -> Path:
@@ -136,11 +139,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def _rows_of(name: str, runs: int, ours: Mapping[str, float], loop: Mapping[str, float]) -> list[Row]:
-    """Rows of one launcher."""
-    about = f"study of {runs} runs, {name}"
+def _rows_of(name: str, runs: int, ours: Mapping[str, float], loop: Mapping[str, float], floor: float) -> list[Row]:
+    """Rows of one launcher; ``floor`` is the speed-up of loops side by side."""
+    about, speed_up = f"study of {runs} runs, {name}", loop["wall_s"] / ours["wall_s"]
     return [
-        Row(f"{about}: speed-up", loop["wall_s"] / ours["wall_s"], "x", cores(), "perfect scaling", TARGET, "more"),
+        Row(f"{about}: speed-up", speed_up, "x", cores(), "perfect scaling", TARGET, "more", floor),
         Row(f"{about}: wall time", ours["wall_s"], "s", loop["wall_s"], "one run after another"),
         Row(f"{about}: processor time", ours["cpu_s"], "s", loop["cpu_s"], "one run after another"),
     ]
@@ -163,7 +166,7 @@ def _run_anew(command: Sequence[str | Path], place: Path) -> dict[str, float]:
     shutil.rmtree(place, ignore_errors=True)
     log = place.with_suffix(".txt")
     env = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    measured = run_measured([sys.executable, "-m", "tests.benchmarks.reap", *command], log, env)
+    measured = run_measured([sys.executable, "-m", "tests.benchmarks.reap", *command], log, env, memory=False)
     if measured.status:
         ending = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
         raise SystemExit(f"{' '.join(map(str, command))}\nended with status {measured.status}:\n{ending}")

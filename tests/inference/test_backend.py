@@ -97,7 +97,7 @@ def test_no_memory_for_one_image_is_no_endless_halving(folder: Path, monkeypatch
 
 def test_a_gpu_has_room_for_what_its_memory_holds(folder: Path, monkeypatch: pytest.MonkeyPatch):
     backend = TorchBackend.load(folder)
-    assert backend.batch_room((64, 64)) == 1  # on the CPU
+    assert [backend.batch_room(window) for window in ((64, 64), (64, 64, 64))] == [32, 1]  # on the CPU
     monkeypatch.setattr(backend, "_device", "cuda")
     rooms = {}
     for free in (2**20, 2**30, 2**50):

@@ -62,16 +62,16 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """Ours divided by the peer's."""
-        return None if self.peer is None else self.ours / self.peer
+        """Ours divided by the peer's; None without a peer, or where its number is 0."""
+        return self.ours / self.peer if self.peer else None
 
     @property
     def met(self) -> bool | None:
         """Tell whether the target is reached; None without a target."""
         if self.target is None:
             return None
-        value = self.ours if self.peer is None else self.ours / self.peer
-        return value <= self.target if self.better == "less" else value >= self.target
+        bound = self.target if self.peer is None else self.target * self.peer
+        return self.ours <= bound if self.better == "less" else self.ours >= bound
 
     def to_plain(self) -> dict[str, Any]:
         """All fields, with ratio and met."""

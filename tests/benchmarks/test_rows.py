@@ -20,6 +20,12 @@ def test_more_is_better_where_a_row_says_so():
     assert Row("Dice", 0.9, "", peer=0.8, target=1.0, better="more").met
 
 
+def test_a_peer_that_finds_nothing_is_beaten_without_a_ratio():
+    row = Row("Dice", 0.9, "", peer=0.0, target=1.0, better="more")
+    assert row.met
+    assert row.ratio is None
+
+
 def test_a_row_without_target_is_neither_met_nor_missed():
     assert Row("CPU", 1.0, "s", peer=2.0).met is None
 

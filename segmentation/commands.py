@@ -175,7 +175,8 @@ def _ablate(settings: Any, output: Output) -> int:
     from segmentation.plain import to_plain
 
     # The report's libraries take seconds to import, and while runs are worked on this process does nothing else.
-    folder = ablate(settings, lambda: import_module("segmentation.report.page"))
+    libraries = ("segmentation.report.page", "statsmodels.regression.mixed_linear_model")
+    folder = ablate(settings, lambda: [import_module(name) for name in libraries])
     if settings.launcher != "none":
         return _write_report(folder, output)
     ledger = read_ledger(folder)

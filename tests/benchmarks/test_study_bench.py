@@ -46,10 +46,15 @@ def test_studies_are_compared_by_all_but_seconds_and_place(tmp_path):
 
 def test_time_of_what_outlives_its_parent_counts(tmp_path):
     command = [sys.executable, "-c", ORPHAN]
-    reaped = run_measured([sys.executable, "-m", "tests.benchmarks.reap", *command], tmp_path / "log.txt", {})
+    seconds = tmp_path / "seconds.txt"
+    reap = [sys.executable, "-m", "tests.benchmarks.reap", str(seconds)]
+    reaped = run_measured([*reap, *command], tmp_path / "log.txt", {})
     assert reaped.status == 0
     assert reaped.cpu_s > 0.5 > run_measured(command, tmp_path / "log.txt", {}).cpu_s
-    failed = [sys.executable, "-m", "tests.benchmarks.reap", sys.executable, "-c", "raise SystemExit(3)"]
+    assert 0 < float(seconds.read_text()) < reaped.wall_s - 0.4, (
+        "who waits for the command does not wait for the orphan"
+    )
+    failed = [*reap, sys.executable, "-c", "raise SystemExit(3)"]
     assert run_measured(failed, tmp_path / "log.txt", {}).status == 3
 
 

@@ -206,6 +206,7 @@ def test_memory_that_is_no_number_of_bytes_is_not_expected(folder: Path, runtime
     backend(IMAGES)
     backend.keep_memory(IMAGES.shape, 2**20)
     kept = [path for path in (folder.parent / "exports").iterdir() if '"bytes"' in path.read_text()]
+    assert backend.expect(IMAGES.shape) == 2**20
     kept[0].write_text(damaged)
     assert backend.expect(IMAGES.shape) is None
 

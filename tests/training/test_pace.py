@@ -1,5 +1,6 @@
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -84,6 +85,16 @@ def test_a_plan_that_stands_is_not_replaced(asked, tmp_path):
 def test_minutes_must_be_a_number_greater_than_zero(minutes, tmp_path):
     with pytest.raises(SkipSegError, match="minutes must be a number greater than 0"):
         PlanSettings(tmp_path, minutes=minutes)
+
+
+@pytest.mark.parametrize(("step_s", "steps"), [(9.0, pace.STEPS), (0.5, 9)])
+def test_short_steps_are_timed_for_longer(monkeypatch, step_s, steps):
+    times = iter(step_s * count for count in range(pace.MOST_STEPS))
+    monkeypatch.setattr(pace, "_now", lambda: next(times))
+    clock, trainer = pace._Clock(), SimpleNamespace(should_stop=False)
+    while not trainer.should_stop:
+        clock.on_train_batch_end(trainer, None, None, None, 0)
+    assert len(clock.steps) == steps
 
 
 def test_voxels_that_are_to_be_ignored_are_no_prediction(asked):

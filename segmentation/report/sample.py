@@ -32,14 +32,24 @@ def _of(contrast: Mapping[str, Any], margin: float, measure: str) -> dict[str, A
         "find": checks["cases_needed"],
         "exclude": checks["cases_to_exclude"],
     }
-    return entry | {"sentence": " ".join(_sentences(entry, margin, measure))}
+    why_not = _why_not(contrast) if entry["detectable"] is None else None
+    return entry | {"sentence": " ".join(_sentences(entry, margin, measure, why_not))}
 
 
-def _sentences(entry: Mapping[str, Any], margin: float, measure: str) -> Iterator[str]:
+def _why_not(contrast: Mapping[str, Any]) -> str:
+    """Why no sample size can be told."""
+    if contrast["n"] < 2:
+        return "one patient shows no scatter of patients"
+    if contrast["low"] == contrast["high"]:
+        return "this difference does not scatter"
+    return "too many runs are missing to tell the scatter of patients from that of seeds"
+
+
+def _sentences(entry: Mapping[str, Any], margin: float, measure: str, why_not: str | None) -> Iterator[str]:
     """The statement in words."""
     have = f"{_counted(entry['n'], 'patient')} and {_counted(entry['seeds'], 'seed')}"
-    if entry["detectable"] is None:
-        yield f"In {have} this difference does not scatter, so no sample size can be told from them."
+    if why_not:
+        yield f"{have} tell no sample size: {why_not}."
         return
     smallest = number(entry["detectable"], measure)
     yield f"{have} find a true difference of {smallest} or more with probability {POWER:g}."

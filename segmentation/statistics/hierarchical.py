@@ -115,8 +115,25 @@ def crossed(values: Any) -> Crossed:
     patients, groups = np.nanmean(table, axis=1), groups_of(table)
     if groups is not None:
         return Crossed(patients, (), groups)
-    within = np.where(known, table - patients[:, np.newaxis], 0.0) / known.sum(axis=1, keepdims=True)
-    return Crossed(patients, (table.shape[1] * within.mean(axis=0),))
+    return Crossed(patients, (_seed_shifts(table - patients[:, np.newaxis], known),))
+
+
+def _seed_shifts(within: Array, known: NDArray[np.bool_]) -> Array:
+    """Shift of all patients under each seed, by least squares, so that a patient with few seeds hides no seed's share.
+
+    Args:
+        within: Values minus the mean of their patient, shape ``(n, S)``.
+        known: Where there is a value, same shape.
+
+    Returns:
+        Shape ``(S,)``, mean 0. Where some are missing the mean of all patients weighs one seed more than another:
+        the shifts are scaled so that they bring the variance that they bring with these weights.
+    """
+    share = known / known.sum(axis=1, keepdims=True)  # of each seed in the mean of a patient
+    sums = np.where(known, within, 0.0).sum(axis=0)
+    shifts = np.linalg.pinv(np.diag(known.sum(axis=0)) - known.T @ share) @ sums
+    weights = share.mean(axis=0)
+    return shifts * np.sqrt(len(weights) * (weights @ weights))
 
 
 def minus(a: Crossed, b: Crossed) -> Crossed:

@@ -91,7 +91,7 @@ class Aligned:
             return None
         if self.paired_seeds:
             split = variance_split(self.a - self.b)
-            if not split.separable:
+            if not split.separable or (split.seed is None and self.seeds > 1):
                 return None
             return Spread(*(max(0.0, part or 0.0) ** 0.5 for part in (split.patient, split.seed, split.residual)))
         patients, *seeds = self.difference().variances

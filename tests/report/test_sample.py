@@ -6,9 +6,10 @@ from segmentation.report.results import build_results
 from segmentation.report.sample import sample_size
 
 
-def contrast(find, exclude, detectable=0.1, seeds=1, declared=True):
+def contrast(find, exclude, detectable=0.1, seeds=1, declared=True, high=0.2):
     checks = {"cases_needed": find, "cases_to_exclude": exclude, "detectable": detectable}
-    return {"a": "x", "b": "y", "declared": declared, "n": 9, "seeds": seeds, "checks": checks, "class": None}
+    named = {"a": "x", "b": "y", "declared": declared, "n": 9, "seeds": seeds, "class": None}
+    return named | {"checks": checks, "low": 0.1, "high": high}
 
 
 def sentence(*contrasts):
@@ -36,7 +37,11 @@ def test_rotated_folds_are_answered_by_the_seeds_that_are_needed():
 
 
 def test_without_scatter_there_is_no_number():
-    assert "does not scatter" in sentence(contrast({}, {}, detectable=None))
+    assert "this difference does not scatter" in sentence(contrast({}, {}, detectable=None, high=0.1))
+
+
+def test_where_runs_are_missing_there_is_no_number():
+    assert "too many runs are missing" in sentence(contrast({}, {}, detectable=None))
 
 
 def test_declared_contrasts_come_alone_and_exploratory_ones_in_their_absence():

@@ -57,7 +57,7 @@ def covers(interval, truth=0.0):
 
 
 def as_scores(table):
-    return {f"p{i:03}": dict(enumerate(row)) for i, row in enumerate(table)}
+    return {f"p{i:03}": {s: value for s, value in enumerate(row) if value == value} for i, row in enumerate(table)}
 
 
 def compare(table, **settings):
@@ -102,6 +102,20 @@ def test_hierarchical_interval_covers_in_cross_validation_with_a_lost_run(runs):
 
     rate = found(study, runs, 3, "hierarchical, five folds, one run lost")
     assert rate >= 0.95 - error(0.95, runs)
+
+
+@pytest.mark.parametrize("runs", fast_or_slow)
+@pytest.mark.parametrize(("seeds", "elsewhere"), [(2, 1), (3, 1), (5, 1), (5, 4)])
+def test_a_study_under_way_or_grown_covers_and_keeps_its_level(seeds, elsewhere, runs):
+    def study(rng):
+        table = draw(rng, 30, seeds, patient=0.03, seed=0.05, residual=0.03, folds=5)
+        table[np.arange(30) % 5 > 0, elsewhere:] = np.nan  # of the other folds only the first seeds have run
+        return compare(table)
+
+    label = f"5 folds, {seeds} seeds, {elsewhere} outside of fold 0"
+    rate = found(lambda rng: covers(study(rng)), runs, 7, label)
+    assert rate >= 0.95 - error(0.95, runs)
+    assert found(lambda rng: study(rng).verdict == "different", runs, 7, label) <= 0.05 + error(0.05, runs)
 
 
 @pytest.mark.parametrize("runs", [pytest.param(1000, marks=slow)])

@@ -62,11 +62,23 @@ def test_equal_values_have_an_empty_interval():
     assert interval.low == interval.high == 0.5
 
 
-def test_missing_scores_weigh_seeds_by_the_patients_they_have():
+def test_missing_scores_leave_seeds_their_share():
     table = np.array([[0.2, 0.4], [0.6, np.nan], [0.0, 0.4]])
     parts = crossed(table)
     assert parts.patients == pytest.approx([0.3, 0.6, 0.2])
-    assert parts.seeds[0] == pytest.approx([-0.1, 0.1])  # (-0.1 - 0.2) / 3 and back
+    # Between the seeds lie 0.3, and the mean of all weighs them by 2/3 and 1/3 rather than by halves.
+    assert parts.seeds[0] == pytest.approx(np.array([-0.15, 0.15]) * np.sqrt(2 * (4 / 9 + 1 / 9)))
+
+
+def test_shifts_of_seeds_are_found_whatever_is_missing():
+    shifts = np.array([-0.3, 0.1, 0.2])
+    table = np.arange(12.0)[:, np.newaxis] + shifts
+    known = np.ones(table.shape, bool)
+    known[2:, 1] = known[5:, 2] = False
+    weights = (known / known.sum(axis=1, keepdims=True)).mean(axis=0)
+    found = crossed(np.where(known, table, np.nan)).seeds[0]
+    assert found == pytest.approx(shifts * np.sqrt(3 * weights @ weights))
+    assert crossed(table).seeds[0] == pytest.approx(shifts)
 
 
 def test_tables_are_in_order_with_gaps():

@@ -1,5 +1,6 @@
 """What the scores of all cases say together: means over patients with intervals, lesions, states."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -14,6 +15,13 @@ Row = Mapping[str, Any]
 
 PERFECT = {"dice": 1.0, "iou": 1.0, "nsd": 1.0, "hd95_mm": 0.0, "assd_mm": 0.0}
 """The scores that are summarised, and what other tools give a class that is rightly absent."""
+
+RANGES = {
+    **dict.fromkeys(("dice", "iou", "nsd", "sensitivity", "precision"), (0.0, 1.0)),
+    **dict.fromkeys(("hd95_mm", "assd_mm"), (0.0, math.inf)),
+    "volume_error_ml": (-math.inf, math.inf),
+}
+"""Least and largest value of each score of a case."""
 
 CONVENTIONS = {
     "policy": "as the policy says: no score where both are empty",
@@ -125,7 +133,8 @@ def _interval(rows: Sequence[Row], score: str, convention: str) -> dict[str, Any
     if not by_patient:
         return {"estimate": None, "low": None, "high": None, "n": 0, "method": "no case has a value"}
     cases_of = [by_patient[patient].values() for patient in sorted(by_patient)]
-    return asdict(mean_ci([fmean(fmean(values) for values in cases) for cases in cases_of]))
+    interval = mean_ci([fmean(fmean(values) for values in cases) for cases in cases_of])
+    return asdict(interval.within(*RANGES[score]))
 
 
 def _counted(row: Row, score: str, convention: str) -> float | None:

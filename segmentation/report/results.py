@@ -112,12 +112,13 @@ def _condition(study: Study, name: str, scores: Mapping[str, Mapping[Key, float]
         "runs_planned": sum(run.condition == name for run in study.runs),
         "runs": [_place(run) | _facts(run) for run in runs],
         "cases": len({row.case for row in rows}),
-        "scores": {measure: interval_of(values) for measure, values in scores.items()},
+        "scores": {measure: interval_of(values, measure) for measure, values in scores.items()},
         "scores_by_class": {
-            c: {measure: interval_of(of_class(values, c)) for measure, values in scores.items()} for c in study.classes
+            c: {measure: interval_of(of_class(values, c), measure) for measure, values in scores.items()}
+            for c in study.classes
         },
         "variance": _variance(scores[primary]),
-        "by_convention": {c: interval_of(scores_of(runs, primary, c)) for c in conventions},
+        "by_convention": {c: interval_of(scores_of(runs, primary, c), primary) for c in conventions},
         "counts_by_class": {c: _counts([row for row in rows if row.class_name == c]) for c in study.classes},
     }
 

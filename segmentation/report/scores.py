@@ -10,7 +10,7 @@ from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
-from segmentation.evaluation.summary import PERFECT
+from segmentation.evaluation.summary import PERFECT, RANGES
 from segmentation.report.read import Row, Run
 from segmentation.statistics import crossed, hierarchical_ci, table_of
 
@@ -86,11 +86,11 @@ def of_class(scores: Mapping[Key, float], class_name: str | None) -> dict[Key, f
     return {key: value for key, value in scores.items() if class_name in (None, key[2])}
 
 
-def interval_of(scores: Mapping[Key, float]) -> dict[str, Any]:
-    """Mean over patients and seeds with its confidence interval."""
+def interval_of(scores: Mapping[Key, float], measure: str) -> dict[str, Any]:
+    """Mean of a measure over patients and seeds, with its confidence interval."""
     if not scores:
         return {"estimate": None, "low": None, "high": None, "n": 0, "method": "no patient has a value"}
-    return asdict(hierarchical_ci(crossed(table_of(by_seed(scores)))))
+    return asdict(hierarchical_ci(crossed(table_of(by_seed(scores)))).within(*RANGES[measure]))
 
 
 def _counted(row: Row, measure: str, convention: str) -> float | None:

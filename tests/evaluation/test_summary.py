@@ -27,12 +27,22 @@ def dice_of(rows, convention="policy", name="tumour"):
 
 
 def test_patients_weigh_the_same():
-    rows = [row("a", "p1", 0.2), row("b", "p1", 0.4), row("c", "p2", 0.9)]
-    found, expected = dice_of(rows), mean_ci([0.3, 0.9])
+    rows = [row("a", "p1", 0.4), row("b", "p1", 0.6), row("c", "p2", 0.52)]
+    found, expected = dice_of(rows), mean_ci([0.5, 0.52])
     assert found["n"] == 2
     assert [found[key] for key in ("estimate", "low", "high")] == pytest.approx(
         [expected.estimate, expected.low, expected.high], abs=1e-6
     )
+
+
+def test_an_interval_holds_what_a_score_can_be():
+    found = dice_of([row("a", "p1", 0.2), row("b", "p2", 0.9)])
+    assert (found["low"], found["high"]) == (0.0, 1.0)
+    assert found["method"].endswith("Student's t, cut to what is possible")
+    scores = summarise([row("a", "p1", 2.0), row("b", "p2", 9.0)], 1.0, "mm")["classes"]["tumour"]["scores"]
+    found = scores["hd95_mm"]["policy"]
+    assert found["low"] == 0.0
+    assert found["high"] == pytest.approx(mean_ci([2.0, 9.0]).high, abs=1e-6)
 
 
 def test_conventions_for_empty_masks():

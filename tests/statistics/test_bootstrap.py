@@ -90,3 +90,11 @@ def test_one_value_has_no_interval():
 def test_bad_input_is_refused(values, confidence, message):
     with pytest.raises(SkipSegError, match=message):
         mean_ci(values, confidence)
+
+
+def test_an_interval_is_cut_to_what_is_possible():
+    interval = mean_ci([0.6, 0.9])
+    assert interval.within(-10, 10) == interval
+    cut = interval.within(0, 1)
+    assert (cut.low, cut.estimate, cut.high) == (0, interval.estimate, 1)
+    assert mean_ci([0.5]).within(0, 1).low is None

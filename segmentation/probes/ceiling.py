@@ -99,6 +99,7 @@ def probe(context: ProbeContext) -> ProbeResult:
             for level in levels
         }
         for index, name in enumerate(context.classes)
+        if any(np.isfinite(found[:, index]).any() for found in kept.values())  # else no case drawn holds the class
     }
     reached = patient_interval(context, case_dice(context, context.network)).estimate
     values = {

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from segmentation import SkipSegError
 from segmentation.figures import Figure, Series
 from segmentation.model.order import evaluating
-from segmentation.probes.context import Batch, LossFunction, ProbeContext, ProbeResult
+from segmentation.probes.context import Batch, LossFunction, NotMeasurableError, ProbeContext, ProbeResult
 from segmentation.probes.modes import settle
 from segmentation.probes.weights import as_direction, kept_weights, move_to
 
@@ -117,7 +117,8 @@ def measure_curvature(
         restarts: Most restarts of Lanczos' method.
 
     Raises:
-        SkipSegError: If Lanczos' method does not settle, or the loss is not finite.
+        NotMeasurableError: If the loss is not finite, or flat.
+        SkipSegError: If Lanczos' method does not settle.
 
     Examples:
         The loss (3 x^2 - y^2) / 2 of the two weights x and y:
@@ -132,8 +133,11 @@ def measure_curvature(
         product = HessianProduct(network, loss, batches)
         generator = torch.Generator().manual_seed(seed)
         start = torch.randn(product.size, generator=generator)
-        if not bool(torch.isfinite(product(start.to(product.parameters[0]))).all()):
-            raise SkipSegError("the loss has no finite curvature at these weights; train with a smaller learning rate")
+        first = product(start.to(product.parameters[0]))
+        if not bool(torch.isfinite(first).all()):
+            raise NotMeasurableError("the loss has no finite curvature at these weights: training diverged")
+        if not bool(first.any()):  # of a random vector: Lanczos' method could not start
+            raise NotMeasurableError("the loss is flat at these weights: the network is dead")
         largest, smallest = (
             _extreme(product, which, start.double().numpy(), tolerance, restarts) for which in ("LA", "SA")
         )

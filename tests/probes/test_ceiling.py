@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from segmentation.probes.ceiling import ceilings, probe, shrink_and_enlarge
 from segmentation.probes.context import ProbeContext
+from segmentation.probes.prepared import prepared_cases
 
 
 def disc(radius: float, size: int = 64) -> np.ndarray:
@@ -86,3 +89,11 @@ def test_probe_puts_the_ceiling_beside_what_the_run_reaches(context: ProbeContex
         assert result.values["mean"][name]["L2"]["estimate"] == pytest.approx(result.values["cases"][case][1][index])
     assert result.figures[0].reference == result.values["dice_of_the_run"]
     assert result.figures[0].series[0].y[0] == 1.0
+
+
+def test_a_class_that_no_drawn_case_holds_is_left_out(context: ProbeContext, monkeypatch: pytest.MonkeyPatch):
+    (case,) = prepared_cases(context)
+    first = np.where(np.asarray(case.labels) == 1, 1, 0)
+    assert len(context.classes) > 1
+    monkeypatch.setattr("segmentation.probes.ceiling.prepared_cases", lambda _: [replace(case, labels=first)])
+    assert list(probe(context).values["mean"]) == [next(iter(context.classes))]

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from segmentation import SkipSegError
 from segmentation.config import NetworkSettings
 from segmentation.model.unet import UNet
-from segmentation.probes.context import Batch, ProbeContext
+from segmentation.probes.context import Batch, NotMeasurableError, ProbeContext
 from segmentation.probes.curvature import HessianProduct, gradient_lipschitz, hutchinson, measure_curvature, probe
 from segmentation.training.losses import build_loss
 
@@ -141,6 +141,8 @@ def test_what_cannot_be_measured_is_refused():
         measure_curvature(Quadratic(symmetric(200)), itself, NOWHERE, tolerance=1e-12, restarts=1)
     with pytest.raises(SkipSegError, match="no finite curvature"):
         measure_curvature(Quadratic(torch.full((3, 3), float("nan"))), itself, NOWHERE)
+    with pytest.raises(NotMeasurableError, match="the loss is flat"):
+        measure_curvature(Quadratic(torch.zeros(3, 3)), itself, NOWHERE)
 
 
 @pytest.mark.slow

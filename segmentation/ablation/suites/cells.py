@@ -56,7 +56,8 @@ def _do(module: str, missing: Sequence[tuple[Mapping[str, Any], Path]], workers:
         waiting: dict[Future[Any], Path] = {pool.submit(_run, module, dict(cell)): place for cell, place in missing}
         try:
             while waiting:
-                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                done = wait(waiting, return_when=FIRST_COMPLETED).done
+                for future in sorted(done, key=lambda each: each.exception() is not None):  # results before errors
                     write_json(waiting.pop(future), future.result())
                     bar.advance()
         except BrokenProcessPool:

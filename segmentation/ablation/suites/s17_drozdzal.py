@@ -15,7 +15,6 @@ ARMS: dict[str, dict[str, Any]] = {
     "neither": {"network.long_skip": "none", "network.input_skip": False, "network.short_skip": "none"},
 }
 NORMS = ("batch", "none")
-SINGLE = ("long", "short")
 
 
 def _study(grid: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from segmentation.figures import Figure
-from segmentation.statistics import Interval, mean_ci
+from segmentation.statistics import Interval, PairedDifference, mean_ci
 
 Size = Literal["smoke", "cpu", "gpu"]
 Outcome = Literal["pass", "fail", "inconclusive"]
@@ -142,7 +142,8 @@ def above(name: str, expected: str, values: Sequence[float], threshold: float, d
         True
     """
     interval = mean_ci(values)
-    return Readout(name, expected, interval.estimate, interval.low, interval.high, _met(interval, threshold), decides)
+    met = lies_above(interval, threshold)
+    return Readout(name, expected, interval.estimate, interval.low, interval.high, met, decides)
 
 
 def below(name: str, expected: str, values: Sequence[float], threshold: float, decides: bool = True) -> Readout:
@@ -153,7 +154,7 @@ def below(name: str, expected: str, values: Sequence[float], threshold: float, d
         False
     """
     interval = mean_ci(values)
-    met = _met(interval, threshold)
+    met = lies_above(interval, threshold)
     return Readout(
         name, expected, interval.estimate, interval.low, interval.high, None if met is None else not met, decides
     )
@@ -167,7 +168,7 @@ def within(name: str, expected: str, values: Sequence[float], low: float, high: 
         True
     """
     interval = mean_ci(values)
-    ends = _met(interval, low), _met(interval, high)
+    ends = lies_above(interval, low), lies_above(interval, high)
     met = True if ends == (True, False) else False if ends[0] is False or ends[1] is True else None
     return Readout(name, expected, interval.estimate, interval.low, interval.high, met, decides)
 
@@ -182,7 +183,7 @@ def exactly(name: str, expected: str, value: float, holds: bool, decides: bool =
     return Readout(name, expected, value, met=holds, decides=decides)
 
 
-def _met(interval: Interval, threshold: float) -> bool | None:
+def lies_above(interval: Interval | PairedDifference, threshold: float) -> bool | None:
     """Whether an interval lies above ``threshold``; ``None`` if it holds it or does not exist."""
     if interval.low is None or interval.high is None:
         return None

@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 
 from segmentation.ablation.suites.suite import Table
 from segmentation.figures import Figure, Series
-from segmentation.statistics import Interval, mean_ci, paired_difference
+from segmentation.statistics import Interval, PairedDifference, mean_ci, paired_difference
 
 ByTaskAndArm = Mapping[str, Mapping[str, Sequence[float]]]
 """Task, arm, to one value a replicate."""
+
+ByPatientAndSeed = Mapping[str, Mapping[int, float]]
+"""Patient, seed, to a score."""
 
 
 def bars_of(values: ByTaskAndArm, title: str, label: str) -> Figure:
@@ -50,11 +53,20 @@ def interval_text(interval: Interval) -> str:
     return f"{interval.estimate:.3f} ({interval.low:.3f} to {interval.high:.3f})"
 
 
-def comparison_table(patients: Mapping[str, Mapping[str, float]], pairs: Sequence[tuple[str, str]]) -> Table:
-    """Paired differences over patients with verdicts: one row for each pair of arms."""
+def compare(a: ByPatientAndSeed, b: ByPatientAndSeed, margin: float) -> PairedDifference:
+    """Paired difference of two arms, over patients that have a value in both under the same seed."""
+    both = {patient: a[patient].keys() & b[patient].keys() for patient in a.keys() & b.keys()}
+    a, b = ({p: {seed: of[p][seed] for seed in seeds} for p, seeds in both.items() if seeds} for of in (a, b))
+    return paired_difference(a, b, margin=margin)
+
+
+def comparison_table(
+    patients: Mapping[str, ByPatientAndSeed], pairs: Sequence[tuple[str, str]], margin: float
+) -> Table:
+    """Paired differences over patients and seeds with verdicts: one row for each pair of arms."""
     rows: list[list[str | float | None]] = []
     for a, b in pairs:
-        found = paired_difference(patients[a], patients[b])
+        found = compare(patients[a], patients[b], margin)
         rows.append([f"{a} - {b}", found.mean, found.low, found.high, found.p_value, found.n, found.verdict])
     return Table(
         "Paired differences of Dice over patients", ["", "mean", "low", "high", "p", "patients", "verdict"], rows

@@ -16,10 +16,9 @@ CELLS = [{"weight": weight, "x": 1.0, "skip": False} for weight in (1.0, 0.5, 0.
 
 
 def test_cells_come_back_in_order_and_are_kept(tmp_path):
-    found, seconds = work_through(MODULE, CELLS, tmp_path, 2, "test")
+    found, _ = work_through(MODULE, CELLS, tmp_path, 2, "test")
     assert [result["formula"][0] for _, result in found] == [1.0, 0.25, 0.0625]
     assert [cell for cell, _ in found] == CELLS
-    assert seconds >= 0
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     again, _ = work_through(MODULE, [*CELLS, {"weight": 2.0, "x": 1.0, "skip": True}], tmp_path, 1, "test")
     assert again[:3] == found
@@ -30,7 +29,7 @@ def test_cells_come_back_in_order_and_are_kept(tmp_path):
 def test_an_error_in_a_cell_is_raised_and_finished_ones_are_kept(tmp_path):
     with pytest.raises(KeyError):
         work_through(MODULE, [*CELLS, {"weight": 1.0}], tmp_path, 1, "test")
-    assert {read_json(path)["cell"]["weight"] for path in tmp_path.iterdir()} <= {1.0, 0.5, 0.25}
+    assert {read_json(path)["cell"]["weight"] for path in tmp_path.iterdir()} == {1.0, 0.5, 0.25}
 
 
 def alive(group: int) -> list[int]:

@@ -164,6 +164,25 @@ def test_s16_rule(concat, expected):
     assert verdict(s16_reference, found, {"seeds": 3, "base": {}}) == expected
 
 
+def test_s16_counts_the_luck_of_the_seeds():
+    grid = {"seeds": 3, "base": {}}
+    found = runs(lambda name: 0.8, s16_reference.ARMS)
+    for shifts, expected in (((-0.1, -0.02, 0.0), "inconclusive"), ((-0.01, 0.0, 0.01), "pass")):
+        moved = [
+            (cell, {"dice": {p: v + shifts[cell["seed"]] * (cell["condition"] == "concat") for p, v in dice.items()}})
+            for cell, dice in ((cell, result["dice"]) for cell, result in found)
+        ]
+        assert verdict(s16_reference, moved, grid) == expected
+
+
+def test_s16_compares_the_patients_that_both_arms_have_a_score_of():
+    found = runs(lambda name: 0.8, s16_reference.ARMS)
+    for cell, result in found:
+        result["dice"] |= {"healthy": 0.0} if cell["condition"] == "none" else {}
+    findings = s16_reference.SUITE.judge(found, {"seeds": 3, "base": {}})
+    assert [row[5] for row in findings.tables[0].rows] == [12] * 4
+
+
 @pytest.mark.parametrize(("both", "expected"), [(0.9, "pass"), (0.75, "fail")])
 def test_s17_rule(both, expected):
     conditions = s17_drozdzal.SUITE.study(s17_drozdzal.SUITE.grid["gpu"])["conditions"]

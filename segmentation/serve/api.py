@@ -184,7 +184,7 @@ def _add_results(router: APIRouter, parts: Parts) -> None:
 
 def _view(parts: Parts, job: Job) -> JobView:
     """A job as the API shows it."""
-    return view_job(job, parts.store, parts.runner, parts.catalogue)
+    return view_job(job, parts.store, parts.runner)
 
 
 def _model(parts: Parts, name: str) -> Model:

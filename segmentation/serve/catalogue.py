@@ -41,7 +41,6 @@ class Model:
         intended_use: What it is for.
         scores: Class to measure to estimate, interval and number of the patients left out; None if it has none.
         spacing_mm: Distance of the voxels that it sees.
-        postprocess: What is done to its masks, in words.
     """
 
     name: str
@@ -53,7 +52,6 @@ class Model:
     intended_use: str
     scores: dict[str, dict[str, dict[str, float | None]]] | None
     spacing_mm: list[float]
-    postprocess: list[str]
 
 
 class Catalogue:
@@ -92,7 +90,7 @@ class Catalogue:
             return self._known[path]
         try:
             return state, _model(self._name(path), path)
-        except SkipSegError:
+        except (SkipSegError, OSError):  # damaged, or not for this user to read
             return state, None
 
     def _name(self, path: Path) -> str:
@@ -143,7 +141,6 @@ def _model(name: str, path: Path) -> Model:
             " ".join(INTENDED_USE.split()),
             _scores(path / "evaluation" / "summary.json"),
             list(about["preprocessing"]["spacing_mm"]),
-            _steps(about),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise SkipSegError(f"{path}/model.json does not say {error}; train anew") from None
@@ -157,22 +154,10 @@ def _scores(source: Path) -> dict[str, dict[str, dict[str, float | None]]] | Non
             name: {measure: _estimate(found["scores"][measure]["policy"]) for measure in _MEASURES}
             for name, found in classes.items()
         }
-    except (SkipSegError, KeyError, TypeError, AttributeError):
+    except (SkipSegError, OSError, KeyError, TypeError, AttributeError):
         return None
 
 
 def _estimate(score: Mapping[str, Any]) -> dict[str, float | None]:
     """A mean with its interval and the number of patients."""
     return {key: score[key] for key in ("estimate", "low", "high", "n")}
-
-
-def _steps(about: Mapping[str, Any]) -> list[str]:
-    """What the model's post-processing does, in words."""
-    names = {value: label for label, value in about["labels"].items()}
-    words = {
-        "keep_largest": "only the largest component of {} is kept",
-        "remove_small": "components of {} below {:.3g} mm3 are removed",
-        "fill_holes": "holes in {} are filled",
-    }
-    steps = (about.get("postprocess") or {}).get("steps", [])
-    return [words[step["kind"]].format(names[step["label"]], step.get("minimum_mm3", 0)) for step in steps]

@@ -74,8 +74,8 @@ class Receiver:
         """
         if self._receiving >= MOST_AT_ONCE or self.store.stored_bytes() >= self.storage:
             raise BusyError
-        self._receiving += 1
         draft = self.store.new_draft()
+        self._receiving += 1
         try:
             await _write(content_type, body, draft / RAW)
             facts = await asyncio.wrap_future(self._readers.submit(self._read, draft))

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from segmentation import SkipSegError
@@ -124,9 +125,10 @@ class Runner:
     def _do(self, job: Job, worker: Worker) -> None:
         """Give a job to a worker, and keep what comes of it."""
         began = time.monotonic()
-        draft = self.store.new_draft()
+        draft: Path | None = None
         self._progress[job.id] = Progress()
         try:
+            draft = self.store.new_draft()
             result = worker.run(
                 self._task(job, str(draft)), lambda said: self._hear(job, said), lambda: self._is_over(job)
             )
@@ -140,10 +142,15 @@ class Runner:
         except SkipSegError as error:
             log.warning("job %s failed: %s", job.id, error)
             self.store.fail(job, round(time.monotonic() - began, 3), str(error))
+        except OSError as error:
+            reason = f"the server could not keep its result ({error.strerror}); try later"
+            log.error("job %s failed: %s", job.id, reason)
+            self.store.fail(job, round(time.monotonic() - began, 3), reason)
         finally:
             worker.end()
             self._progress.pop(job.id, None)
-            shutil.rmtree(draft, ignore_errors=True)
+            if draft:
+                shutil.rmtree(draft, ignore_errors=True)
 
     def _task(self, job: Job, out: str) -> dict[str, Any]:
         """What a worker is told.

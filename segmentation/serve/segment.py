@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from segmentation import SkipSegError
 from segmentation.config import PredictSettings
+from segmentation.inference.postprocess import common_steps
 from segmentation.inference.predict import predict
 from segmentation.model.folder import read_description
 from segmentation.runs import atomic_path, read_json
@@ -43,7 +44,7 @@ def segment(task: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any
 
     Returns:
         ``formats`` that can be downloaded, with the file of each; ``voxels`` and ``volumes_ml`` of each class (None
-        for a picture), ``warnings``, ``kind``, and ``has_uncertainty``.
+        for a picture), ``warnings``, ``steps`` of post-processing in words, ``kind``, and ``has_uncertainty``.
 
     Raises:
         SkipSegError: If the scan cannot be segmented by this model.
@@ -67,9 +68,21 @@ def segment(task: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any
         "voxels": about["voxels"],
         "volumes_ml": volumes,
         "warnings": [cleaned(text) for text in (*about["warnings"], *warnings)],
+        "steps": _steps_in_words(read_description(Path(task["model"]))),
         "kind": task["kind"],
         "has_uncertainty": (out / UNCERTAINTY).exists(),
     }
+
+
+def _steps_in_words(about: Mapping[str, Any]) -> list[str]:
+    """What a model's post-processing does to every mask."""
+    names = {value: name for name, value in about["labels"].items()}
+    words = {
+        "keep_largest": "only the largest component of {} is kept",
+        "remove_small": "components of {} below {:.3g} mm3 are removed",
+        "fill_holes": "holes in {} are filled",
+    }
+    return [words[step.kind].format(names[step.label], step.minimum_mm3) for step in common_steps([about])]
 
 
 def _lay_out(

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
-from segmentation.serve.catalogue import Catalogue
 from segmentation.serve.records import Job, MissingError, State, Upload
 from segmentation.serve.runner import Runner
 from segmentation.serve.store import Store
@@ -137,11 +136,10 @@ def view_upload(upload: Upload) -> UploadView:
     return UploadView(id=upload.id, size=upload.bytes, expires=_time(upload.expires), **facts)
 
 
-def view_job(job: Job, store: Store, runner: Runner, catalogue: Catalogue) -> JobView:
+def view_job(job: Job, store: Store, runner: Runner) -> JobView:
     """A job as the API shows it."""
     done, progress = job.state == "done", runner.progress(job.id)
     known = progress.total > 0 and job.state == "running"
-    found = catalogue.find(job.model) if done else None
     return JobView(
         id=job.id,
         upload=job.upload,
@@ -161,7 +159,7 @@ def view_job(job: Job, store: Store, runner: Runner, catalogue: Catalogue) -> Jo
         windows_done=progress.done if known else None,
         windows=progress.total if known else None,
         seconds_left=progress.seconds_left if known else None,
-        steps=found[0].postprocess if found else [],
+        steps=job.result.get("steps", []),
         has_uncertainty=job.result.get("has_uncertainty", False),
     )
 

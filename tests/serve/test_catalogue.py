@@ -2,9 +2,13 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from segmentation.model.folder import write_description
+import pytest
+
+from segmentation.model.folder import read_description, write_description
 from segmentation.runs import read_json, write_json
 from segmentation.serve.catalogue import Catalogue
 from tests.inference.test_predictor import write_model
@@ -47,18 +51,24 @@ def test_what_is_damaged_or_hidden_is_left_out(tmp_path: Path):
     assert [model.name for model in Catalogue(tmp_path).models()] == ["good"]
 
 
-def test_scores_and_steps_of_a_run_are_shown(tmp_path: Path):
+def test_what_may_not_be_read_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(path: Path) -> Mapping[str, Any]:
+        if path.name == "secret":
+            raise PermissionError(13, "Permission denied")
+        return read_description(path)
+
+    for name in ("good", "secret"):
+        write_model(tmp_path / name, 2)
+    monkeypatch.setattr("segmentation.serve.catalogue.read_description", refuse)
+    assert [model.name for model in Catalogue(tmp_path).models()] == ["good"]
+
+
+def test_scores_of_a_run_are_shown(tmp_path: Path):
     folder = write_model(tmp_path / "run", 3)
     score = {"policy": {"estimate": 0.8, "low": 0.7, "high": 0.9, "n": 12, "method": "bootstrap"}}
     scores = dict.fromkeys(("dice", "nsd", "hd95_mm"), score)
     write_json(folder / "evaluation" / "summary.json", {"classes": {"bright": {"scores": scores}}})
-    steps = [{"kind": "keep_largest", "label": 1}, {"kind": "remove_small", "label": 1, "minimum_mm3": 12.5}]
-    write_description(folder, dict(read_json(folder / "model.json")) | {"postprocess": {"steps": steps}})
     (model,) = Catalogue(tmp_path).models()
     assert model.scores == {"bright": {name: {"estimate": 0.8, "low": 0.7, "high": 0.9, "n": 12} for name in scores}}
-    assert model.postprocess == [
-        "only the largest component of bright is kept",
-        "components of bright below 12.5 mm3 are removed",
-    ]
     (folder / "evaluation" / "summary.json").write_text(json.dumps({"classes": []}))
     assert Catalogue(tmp_path).models()[0].scores is None

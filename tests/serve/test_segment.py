@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from segmentation import SkipSegError
+from segmentation.model.folder import read_description, write_description
 from segmentation.scans import read_label_map, read_scan
 from segmentation.scans.dicom_seg import read_dicom_seg
 from segmentation.serve.records import RAW
@@ -66,6 +67,19 @@ def test_the_mask_of_a_picture_is_that_of_predict(models: Path, scans: dict[str,
     assert nib.aff2axcodes(shown.affine) == ("L", "P", "S"), "shown with columns to the right, rows downwards"
     assert same_place(out / "image.nii.gz", out / "mask.nii.gz")
     assert same_place(out / "image.nii.gz", out / "uncertainty.nii.gz")
+
+
+def test_the_result_says_what_was_done_to_the_mask(scans: dict[str, Path], tmp_path: Path):
+    folder = write_model(tmp_path / "model", 2)
+    assert segmented(scans["picture"], folder, tmp_path / "plain")[0]["steps"] == []
+    steps = [{"kind": "fill_holes", "label": 1}, {"kind": "remove_small", "label": 1, "minimum_mm3": 12.5}]
+    told = {"keep_largest": True, "postprocess": {"steps": steps}}
+    write_description(folder, dict(read_description(folder)) | told)
+    assert segmented(scans["picture"], folder, tmp_path / "steps")[0]["steps"] == [
+        "only the largest component of bright is kept",
+        "holes in bright are filled",
+        "components of bright below 12.5 mm3 are removed",
+    ]
 
 
 def test_a_colour_picture_is_shown_in_its_colours(scans: dict[str, Path], tmp_path: Path):

@@ -1,12 +1,20 @@
-"""Uploads and jobs on the disk: their order, their limits, and what a kill leaves of them."""
+"""Uploads and jobs on the disk: their order, their limits, and what a kill or a full disk leaves of them."""
 
+import asyncio
+import errno
 import sqlite3
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from segmentation.serve.catalogue import Catalogue
+from segmentation.serve.receive import MOST_AT_ONCE, FormError, Receiver
 from segmentation.serve.records import Job, MissingError, QueueFullError
+from segmentation.serve.runner import Runner, Work
 from segmentation.serve.store import MOST_ATTEMPTS, Store
 
 
@@ -170,6 +178,42 @@ def test_a_job_that_is_under_way_is_not_deleted(store: Store):
     store.delete_job(job.id)
     with pytest.raises(MissingError):
         store.job(job.id)
+
+
+@pytest.mark.parametrize("step", ["new_draft", "finish"])
+def test_a_job_whose_result_finds_no_room_fails_and_frees_its_place(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+):
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    add(store)
+    job = store.start_next()
+    assert job
+    runner = Runner(store, Catalogue(tmp_path), Work("1GiB", 1, 1, "torch", "cpu"), 1)
+    monkeypatch.setattr(runner, "_task", lambda *_: {})
+    monkeypatch.setattr(store, step, full)
+    runner._do(job, Mock(run=lambda *_: {}))  # pyright: ignore[reportPrivateUsage]
+    reason = "the server could not keep its result (No space left on device); try later"
+    assert (store.job(job.id).state, store.job(job.id).error) == ("failed", reason)
+
+
+def test_an_upload_that_finds_no_room_frees_its_place(store: Store, monkeypatch: pytest.MonkeyPatch):
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def nothing() -> AsyncIterator[bytes]:
+        yield b""
+
+    receiver = Receiver(store, 1 << 20, 1 << 20)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "new_draft", full)
+        for _ in range(MOST_AT_ONCE):
+            with pytest.raises(OSError, match="No space left"):
+                asyncio.run(receiver.receive("multipart/form-data", nothing()))
+    with pytest.raises(FormError):
+        asyncio.run(receiver.receive("multipart/form-data", nothing()))
+    receiver.stop()
 
 
 def test_every_change_is_on_the_disk_before_it_is_answered(store: Store):

@@ -39,8 +39,9 @@ def score_run(folder: Path, settings: TrainSettings) -> None:
     predictor = Predictor.load(folder, device=resolve_device(settings.device), postprocess=False)
     ending = mask_ending(held_out[0].images, "same")
     masks = predict_cases(predictor, [(c.name, c.images) for c in held_out], folder / "predictions", ending)
+    remap, channels = dataset.label_remap, len(dataset.channel_names)
     pairs = [
-        CasePair(c.name, c.patient, masks[c.name], c.label, c.images, dataset.label_remap) for c in held_out if c.label
+        CasePair(c.name, c.patient, masks[c.name], c.label, c.images, remap, channels) for c in held_out if c.label
     ]
     _record_steps(folder, pairs, dataset)
     frozen = read_config(folder / "config.yaml")

@@ -179,8 +179,13 @@ def parse_labels(labels: Any, origin: Path) -> dict[str, int]:
     return ordered
 
 
-def parse_label_remap(remap: Any, labels: Mapping[str, int], origin: Path) -> dict[int, int]:
+def parse_label_remap(remap: Any, labels: Mapping[str, int] | None, origin: Path) -> dict[int, int]:
     """Read ``"label_remap"``: stored label value to meant label value.
+
+    Args:
+        remap: What stands under ``"label_remap"``.
+        labels: Class name to value; ``None`` where the file need not know them.
+        origin: The file it stands in, for messages.
 
     Raises:
         SkipSegError: If a key or value is not a whole number, or a meant value is none of ``labels``.
@@ -193,8 +198,8 @@ def parse_label_remap(remap: Any, labels: Mapping[str, int], origin: Path) -> di
     meant = {int(key): value for key, value in entries.items() if str(key).isdecimal() and type(value) is int}
     if not isinstance(remap, Mapping) or len(meant) < len(entries):
         raise SkipSegError(f'{origin}: "label_remap" must map whole numbers, as in {{"255": 1}}, got {remap!r}')
-    unknown = sorted(set(meant.values()) - set(labels.values()))
-    if unknown:
+    unknown = sorted(set(meant.values()) - set(labels.values())) if labels is not None else []
+    if labels is not None and unknown:
         raise SkipSegError(f'{origin}: "label_remap" leads to {unknown}, but the labels are {dict(labels)}')
     return dict(sorted(meant.items()))
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from segmentation import SkipSegError
-from segmentation.data.manifest import IGNORE, name_few, parse_label_remap, parse_labels
+from segmentation.data.manifest import IGNORE, name_few, parse_channel_names, parse_label_remap, parse_labels
 from segmentation.evaluation.pairs import CasePair, find_masks, naming, read_pair
 from segmentation.evaluation.summary import rounded, summarise
 from segmentation.evaluation.worst import draw_worst
@@ -133,14 +133,22 @@ def evaluate_folders(
             f"no case in common: {predictions} holds {name_few(list(predicted), 3)}, {references} holds "
             f"{name_few(list(annotated), 3)}; predictions and references must have the same file names"
         )
-    described = _description(references.parent / "dataset.json")
+    described = _description(references.parent / "dataset.json", labels)
     scans = find_scans(images) if images else {}
     of_patient = patients if patients is not None else described["patients"]
     pairs = [
-        CasePair(case, of_patient.get(case, case), predicted.get(case), path, scans.get(case, ()), described["remap"])
+        CasePair(
+            case,
+            of_patient.get(case, case),
+            predicted.get(case),
+            path,
+            scans.get(case, ()),
+            described["remap"],
+            described["channels"],
+        )
         for case, path in annotated.items()
     ]
-    classes = dict(labels or described["labels"] or _found_labels(pairs))
+    classes = dict(described["labels"] or _found_labels(pairs))
     named_ignore = classes.pop(IGNORE, None)
     ignore_label = named_ignore if ignore_label is None else ignore_label
     foreground = {name: value for name, value in classes.items() if value not in (0, ignore_label)}
@@ -155,12 +163,17 @@ def evaluate_folders(
     )
 
 
-def _description(path: Path) -> dict[str, Any]:
-    """Labels, remapping and patients of a dataset.json; empty ones without the file."""
+def _description(path: Path, given: Mapping[str, int] | None) -> dict[str, Any]:
+    """Labels, unless they are given, and remapping, patients and channels of a dataset.json, as far as it says them."""
     content = read_json(path) if path.is_file() else {}
-    labels = parse_labels(content["labels"], path) if "labels" in content else {}
-    remap = parse_label_remap(content.get("label_remap", {}), labels, path)
-    return {"labels": labels, "remap": remap, "patients": content.get("patients", {})}
+    labels = dict(given or {}) or (parse_labels(content["labels"], path) if "labels" in content else {})
+    names = content.get("channel_names") or content.get("modality")
+    return {
+        "labels": labels,
+        "remap": parse_label_remap(content.get("label_remap", {}), None if given else labels, path),
+        "patients": content.get("patients", {}),
+        "channels": len(parse_channel_names(names, path)) if names else None,
+    }
 
 
 def _found_labels(pairs: Sequence[CasePair]) -> dict[str, int]:

@@ -24,6 +24,7 @@ class CasePair:
         reference: Annotated label map.
         images: The scan, for the overlay; empty for none.
         label_remap: Stored value to meant value of the reference.
+        channels: That one file of the scan holds, as in :func:`segmentation.scans.read_scan`.
     """
 
     case: str
@@ -32,6 +33,7 @@ class CasePair:
     reference: Path
     images: Sequence[Path] = ()
     label_remap: Mapping[int, int] = field(default_factory=dict)
+    channels: int | None = None
 
 
 @contextmanager

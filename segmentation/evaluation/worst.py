@@ -67,7 +67,7 @@ def _image(pair: CasePair, reference: Scan) -> NDArray[Any] | None:
     """The scan of a case in canonical orientation, shape ``(C, *S)``; None if the case names none."""
     if not pair.images:
         return None
-    scan = to_canonical(read_scan(pair.images))
+    scan = to_canonical(read_scan(pair.images, pair.channels))
     if difference := grid_difference(scan, reference):
         raise SkipSegError(f"scan and reference differ in {difference}")
     return scan.array

@@ -176,9 +176,14 @@ def _check_output(source: Path, output: Path | None) -> None:
     """Refuse a folder for the masks in which scans lie, which they might replace."""
     if output is None or not output.resolve().is_relative_to(source.resolve()):
         return
-    holds_masks = (output / "manifest.json").is_file() or not any(known_ending(file) for file in output.rglob("*"))
+    holds_masks = (output / "manifest.json").is_file() or not any(_may_be_scan(file) for file in output.rglob("*"))
     if output.resolve() == source.resolve() or not holds_masks:
         raise SkipSegError(f"{output} holds the scans themselves; choose another folder for the masks")
+
+
+def _may_be_scan(file: Path) -> bool:
+    """Whether a file is named like a scan, or is of a DICOM series, which has no name of its own."""
+    return known_ending(file) is not None or (file.is_file() and is_dicom_file(file))
 
 
 def _file_work(source: Path, output: Path | None) -> Work:

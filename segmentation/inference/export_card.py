@@ -104,7 +104,7 @@ def _limits(description: Mapping[str, Any]) -> str:
     ]
     if any(entry["scheme"] == "window" for entry in preparation["normalisation"]):
         lines.append("Intensities are read in the unit of the scan (HU for CT); in another unit the masks are wrong.")
-    lines += [str(note) for note in (description.get("imported") or {}).get("notes", [])]
+    lines += [str(note) for note in description.get("notes", [])]
     return "\n".join(f"* {line}" for line in lines)
 
 

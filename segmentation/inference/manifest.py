@@ -51,13 +51,23 @@ class Manifest:
     def is_done(self, name: str, source: str) -> bool:
         """Tell whether a case was segmented in the same way from the same files, and its files still stand.
 
+        A mask that somebody has corrected since stays, too.
+
         Args:
             name: Of the case.
             source: As of :func:`source_signature`.
         """
         case = self.content["cases"].get(name, {})
         same = (case.get("state"), case.get("identity"), case.get("source")) == ("done", self.identity, source)
-        return same and all(_size(self.path.parent / file) == size for file, size in case["files"].items())
+        return same and None not in self._sizes(case)
+
+    def changed(self, name: str) -> list[str]:
+        """Files of a case that stand, and are not as they were written: a mask that was corrected by hand, say."""
+        case = self.content["cases"].get(name, {})
+        written = case.get("files", {})
+        return [
+            file for file, size in zip(written, self._sizes(case), strict=True) if size not in (None, written[file])
+        ]
 
     def holds(self, name: str) -> bool:
         """Tell whether a mask of a case is ours: it is recorded, or an interruption kept it from being."""
@@ -88,6 +98,11 @@ class Manifest:
         self.content["cases"][name] = {"state": state, "identity": self.identity, "source": source, **facts}
         write_json(self.path, self.content)
 
+    def _sizes(self, case: Mapping[str, Any]) -> list[int | None]:
+        """Size of each file of a case, ``None`` where there is none any more."""
+        files = [self.path.parent / file for file in case.get("files", {})]
+        return [file.stat().st_size if file.is_file() else None for file in files]
+
     def _remove(self, files: Iterable[str]) -> None:
         """Remove files below the manifest's folder: maps of another model would be taken for this one's."""
         folder = self.path.parent
@@ -103,11 +118,6 @@ def source_signature(paths: Sequence[Path]) -> str:
         [file.name, stat.st_size, stat.st_mtime_ns] for file in files if file.is_file() and (stat := file.stat())
     ]
     return content_hash(entries)
-
-
-def _size(file: Path) -> int | None:
-    """Bytes of a file, or ``None`` where there is none."""
-    return file.stat().st_size if file.is_file() else None
 
 
 def _versions() -> dict[str, str]:

@@ -74,6 +74,10 @@ def predict(
             log.warning("%d of %d scans were segmented before; --overwrite computes them anew", known, len(works))
         for case in todo:
             case.known = manifest.holds(case.work.name)
+            if not settings.overwrite and (changed := manifest.changed(case.work.name)):
+                case.error = (
+                    case.error or f"{changed[0]} was changed after it was written; move it away, or give --overwrite"
+                )
         expected = 0
         if any(case.error is None for case in todo):
             expected = predictor.warm_up()

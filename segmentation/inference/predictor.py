@@ -313,8 +313,14 @@ def _compared(about: Mapping[str, Any], name: str) -> Any:
 
 
 def _most_probable(probabilities: NDArray[np.float32], out: NDArray[np.unsignedinteger[Any]]) -> None:
-    """Write the most probable class of shape ``(K, *S)`` into zeros of shape ``(*S)``; ties go to the lower class."""
+    """Write the most probable class of shape ``(K, *S)`` into zeros of shape ``(*S)``; ties go to the lower class.
+
+    Raises:
+        SkipSegError: If a probability is NaN, which would pass for background.
+    """
     best = probabilities[0].copy()
     for index, values in enumerate(probabilities[1:], start=1):
         out[values > best] = index
-        np.maximum(best, values, out=best)
+        np.maximum(best, values, out=best)  # keeps NaN
+    if np.isnan(best).any():
+        raise SkipSegError("the network gives NaN: its weights are damaged, or its training diverged; train anew")

@@ -93,6 +93,23 @@ def test_a_scan_that_does_not_fit_is_named_and_the_masks_are_drawn(pairs, volume
     assert (tmp_path / "overlays" / f"01_{pairs[5].case}.png").is_file()
 
 
+def test_a_scan_with_all_its_channels_in_one_file_is_drawn(pairs, volumes, predictions, tmp_path):
+    scan = nib.nifti1.load(volumes.cases[5].images[0])
+    both = np.stack([np.asarray(scan.dataobj)] * 2, axis=-1)
+    for folder in ("labelsTr", "imagesTr"):
+        (tmp_path / folder).mkdir()
+    file = tmp_path / "imagesTr" / "case_05.nii.gz"
+    nib.save(nib.Nifti1Image(both, scan.affine), file)
+    assert evaluate([replace(pairs[5], images=[file], channels=2)], tmp_path / "out", **SETTINGS)["warnings"] == []
+    assert (tmp_path / "out" / "volumes" / "01_case_05_image.nii.gz").is_file()
+    reference = volumes.cases[5].label
+    (tmp_path / "labelsTr" / reference.name).write_bytes(reference.read_bytes())
+    description = {"modality": {"0": "T1", "1": "T2"}, "patients": {"case_05": "p"}}
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    summary = evaluate_folders(predictions, tmp_path / "labelsTr", tmp_path / "again", images=file.parent, overlays=1)
+    assert [text for text in summary["warnings"] if "overlay" in text] == []
+
+
 def test_pictures_are_scored_in_pixels(pictures, tmp_path):
     predictions = write_predictions(pictures, tmp_path / "predictions")
     pairs = [CasePair(c.name, c.patient, predictions / c.label.name, c.label, c.images) for c in pictures.cases]
@@ -172,6 +189,15 @@ def test_arguments_go_before_what_is_found(bare, tmp_path):
     assert summary["patients"] == 1
     ignoring = evaluate_folders(*bare, tmp_path / "other", ignore_label=2, overlays=0)
     assert list(ignoring["classes"]) == ["label 1"]
+
+
+def test_labels_that_are_given_go_before_ones_that_cannot_be_read(bare, tmp_path):
+    labels = {"background": 0, "whole": [1, 2], "lesion": 2}
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels, "label_remap": {"9": 7}}))
+    with pytest.raises(SkipSegError, match="overlapping regions"):
+        evaluate_folders(*bare, tmp_path / "out", overlays=0)
+    given = {"organ": 1, "lesion": 2}
+    assert list(evaluate_folders(*bare, tmp_path / "out", labels=given, overlays=0)["classes"]) == list(given)
 
 
 def test_stored_values_are_remapped(tmp_path):

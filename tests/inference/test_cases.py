@@ -158,6 +158,13 @@ def test_an_output_within_the_input_is_not_searched(tmp_path: Path):
         found(tmp_path / "in", tmp_path / "in" / "out")
 
 
+def test_an_output_that_holds_dicom_is_no_place_for_masks(tmp_path: Path):
+    write_series(tmp_path / "in" / "p1", A)
+    write_series(tmp_path / "in" / "p2", B)
+    with pytest.raises(SkipSegError, match="p1 holds the scans themselves"):
+        found(tmp_path / "in", tmp_path / "in" / "p1")
+
+
 def test_links_are_followed_but_not_in_circles(tmp_path: Path):
     touch(tmp_path, "in/x/a.nii", "elsewhere/b.nii")
     (tmp_path / "in" / "x" / "up").symlink_to(tmp_path / "in")

@@ -199,6 +199,11 @@ def test_the_card_of_a_model_alone_has_no_scores(model: Path):
     assert "No scores lie with the model." in model_card(model, read_description(model), "")
 
 
+def test_the_card_of_an_imported_model_says_in_what_it_departs(model: Path):
+    about = {**read_description(model), "imported": {"configuration": "2d"}, "notes": ["resampled linearly"]}
+    assert "* resampled linearly" in model_card(model, about, "").splitlines()
+
+
 def test_a_name_cannot_break_the_cards_tables(model: Path):
     about = read_description(model) | {"dataset": {"name": "a | b\nc"}}
     assert "| Name | a \\| b c |" in model_card(model, about, "").splitlines()

@@ -25,18 +25,25 @@ def test_a_case_is_done_once(tmp_path: Path):
     assert not again.is_done("b", "source")
 
 
-def test_a_changed_scan_model_setting_or_mask_is_segmented_anew(tmp_path: Path):
+def test_a_changed_scan_model_or_setting_or_a_lost_mask_is_segmented_anew(tmp_path: Path):
     written(tmp_path, overlap=0.5)
     path = tmp_path / "manifest.json"
     assert not Manifest(path, MODELS, {"overlap": 0.5}).is_done("a", "other source")
     assert not Manifest(path, MODELS, {"overlap": 0.25}).is_done("a", "source")
     assert not Manifest(path, [MODELS[0] | {"weights_sha256": "1" * 64}], {"overlap": 0.5}).is_done("a", "source")
-    (tmp_path / "a.nii.gz").write_bytes(b"half")
-    assert Manifest(path, MODELS, {"overlap": 0.5}).is_done("a", "source")
-    (tmp_path / "a.nii.gz").write_bytes(b"no")
-    assert not Manifest(path, MODELS, {"overlap": 0.5}).is_done("a", "source")
     (tmp_path / "a.nii.gz").unlink()
     assert not Manifest(path, MODELS, {"overlap": 0.5}).is_done("a", "source")
+
+
+def test_a_mask_that_was_corrected_by_hand_is_done_and_known_as_changed(tmp_path: Path):
+    assert not written(tmp_path).changed("a")
+    (tmp_path / "a.nii.gz").write_bytes(b"corrected")
+    manifest = Manifest(tmp_path / "manifest.json", MODELS, {})
+    assert manifest.is_done("a", "source")
+    assert manifest.changed("a") == ["a.nii.gz"]
+    assert not manifest.changed("b")
+    (tmp_path / "a.nii.gz").unlink()
+    assert not manifest.changed("a")
 
 
 def test_a_failed_case_is_tried_again_and_says_why(tmp_path: Path):

@@ -280,6 +280,21 @@ def test_results_beside_the_scans_are_never_taken_for_scans(models: list[Path], 
     assert {path.name for path in (tmp_path / "in").iterdir()} == before
 
 
+def test_a_mask_that_was_corrected_by_hand_is_never_replaced_unasked(models: list[Path], tmp_path: Path):
+    write_volume(tmp_path / "in" / "a.nii.gz")
+    (mask,) = ask(models[0], tmp_path / "in", tmp_path / "out")
+    mask.write_bytes(b"corrected")
+    write_volume(tmp_path / "in" / "b.nii.gz", 1)
+    assert [path.name for path in ask(models[0], tmp_path / "in", tmp_path / "out")] == ["b.nii.gz"]
+    changed = r"1 of 2 scans are segmented; not segmented: a: a.nii.gz was changed after it was written"
+    for _ in range(2):
+        with pytest.raises(SkipSegError, match=changed):
+            ask(models[1], tmp_path / "in", tmp_path / "out")
+        assert mask.read_bytes() == b"corrected"
+    assert len(ask(models[1], tmp_path / "in", tmp_path / "out", overwrite=True)) == 2
+    assert mask.read_bytes() != b"corrected"
+
+
 def test_maps_of_another_model_do_not_stay(models: list[Path], tmp_path: Path):
     write_volume(tmp_path / "in" / "a.nii.gz")
     ask(models[:2], tmp_path / "in", tmp_path / "out", uncertainty=True)

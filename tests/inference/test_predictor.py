@@ -206,6 +206,15 @@ def test_memory_in_files_and_batches_change_no_voxel(tmp_path: Path, slice_axis,
         np.testing.assert_allclose(tight.extras[name], values, atol=1e-6)
 
 
+def test_nan_of_a_network_never_passes_for_background():
+    class Diverged(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.full((len(x), 2, *x.shape[2:]), torch.nan)
+
+    with pytest.raises(SkipSegError, match="the network gives NaN"):
+        predictor((1.0, 1.0, 1.0), network=Diverged())(Scan(np.random.default_rng(0).random((1, 9, 8, 7)), np.eye(4)))
+
+
 def test_progress_ends_at_all_windows():
     seen = []
     scan = Scan(np.random.default_rng(0).random((1, 9, 13, 7)), np.eye(4))

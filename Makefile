@@ -15,7 +15,7 @@ test: .venv/installed-dev
 test-all: .venv/installed-dev
 	$(BIN)/python -m pytest -m ""
 
-# Ours beside nnU-Net and MONAI, each in an environment of its own: 60 minutes of 2 quiet cores.
+# Ours beside MONAI, and nnU-Net in an environment of its own: less than an hour of 2 quiet cores.
 bench: .venv/installed-dev
 	$(BIN)/python -m tests.benchmarks
 

@@ -27,7 +27,7 @@ EXTRAS = {
     "ui": "a web page that segments scans, by `skipseg serve`",
     "track": "training curves in TensorBoard, by `skipseg train --track tensorboard`",
 }
-"""Optional extra to what it is for; "coming" where no command uses it yet."""
+"""Optional extra to what it is for."""
 
 SHOWN = ("torch", "pytorch-lightning", "monai", "numpy", "scipy", "nibabel", "pydicom", "albumentations", "blosc2")
 """Packages whose version is worth a word in a bug report."""

@@ -32,7 +32,7 @@ def describe(settings: DescribeSettings) -> list[Part]:
         lines.append(f"preset {network.preset}")
     if given.budget_match != "none":
         lines.append(f"widths matched in {given.budget_match} to the same network with concat, without short skips")
-    lines += ["", Table(_switches(network, found, size)), "", _common(network), ""]
+    lines += ["", Table(_switches(network, found)), "", _common(network), ""]
     return [*lines, _totals(network, settings, found, size), "", Table(_parts(found), right=True)]
 
 
@@ -66,7 +66,7 @@ def _solved(settings: DescribeSettings) -> tuple[NetworkSettings, list[LayerCost
     return network, list(layers(network, dims, channels, classes, size=size))
 
 
-def _switches(network: NetworkSettings, found: Sequence[LayerCost], size: tuple[int, ...]) -> list[list[str]]:
+def _switches(network: NetworkSettings, found: Sequence[LayerCost]) -> list[list[str]]:
     """Every level's skips; the bottleneck last."""
     header = ["level", "channels", "size", "convs", "long skip", "reads", "gradient", "scale", "placebo"]
     rows = [[*header, "short skip, encoder", "decoder"]]

@@ -32,7 +32,7 @@ def draw_lines(figure: Figure, spoken: str) -> Markup:
         log=figure.log_y,
         include=[*figure.limits, *([] if figure.reference is None else [figure.reference])],
     )
-    runs = [list(_unbroken(each, y, figure.log_y)) for each in figure.series]
+    runs = [list(_unbroken(each, figure.log_y)) for each in figure.series]
     x = _x_axis([*figure.x, *(place for series in runs for run in series for place, _, _ in run)], len(figure.ticks))
     below, least, names = _x_names(figure, x)
     parts = [*y_axis(y, _HEIGHT, figure.reference), *names]
@@ -43,7 +43,7 @@ def draw_lines(figure: Figure, spoken: str) -> Markup:
     return frame(figure, parts, spoken, height=_HEIGHT, left=gutter(y), below=below, least=least)
 
 
-def _unbroken(series: Series, y: Scale, log: bool) -> list[list[Point]]:
+def _unbroken(series: Series, log: bool) -> list[list[Point]]:
     """The stretches of a line between its gaps."""
     points: list[Point | None] = []
     for index, value in enumerate(series.y):

@@ -16,6 +16,7 @@ ROW_HEIGHT = 58
 """Pixels of one row of an interval or forest figure: the mean with its interval above, the patients below."""
 
 _MEAN_AT, _PATIENTS_AT = 22, 42
+_PAIRED_HEIGHT, _CURVES_HEIGHT = 300, 150
 
 _MOST_LABELS, _LABELS_OF_MANY = 12, 3
 _MOST_BOLD = 40
@@ -87,15 +88,15 @@ def forest_row(scale: Scale, contrast: Mapping[str, Any], margin: float) -> Mark
     return picture(ROW_HEIGHT, *parts)
 
 
-def paired_plot(results: Mapping[str, Any], height: int = 300) -> Markup:
+def paired_plot(results: Mapping[str, Any]) -> Markup:
     """Draw one line per patient across the conditions, and the means on top."""
     names, measure = list(results["conditions"]), results["primary_metric"]
     scale = score_scale(results)
-    parts = _rows_of_ticks(scale, height)
+    parts = _rows_of_ticks(scale, _PAIRED_HEIGHT)
     places = {name: f"{(index + 0.5) / len(names) * 100:.2f}%" for index, name in enumerate(names)}
     for patient, scores in results["patients"].items():
         known = [(name, scores[name]) for name in names if scores[name] is not None]
-        ends = [(places[name], scale.pixel(value, height)) for name, value in known]
+        ends = [(places[name], scale.pixel(value, _PAIRED_HEIGHT)) for name, value in known]
         steps = [
             line(*a, *b, "pair" if len(results["patients"]) <= _MOST_BOLD else "pair faint") for a, b in pairwise(ends)
         ]
@@ -105,16 +106,16 @@ def paired_plot(results: Mapping[str, Any], height: int = 300) -> Markup:
         ]
         spoken = ", ".join(f"{clean(name)} {number(value, measure)}" for name, value in known)
         parts.append(tag("g", tag("title", f"{clean(patient)}: {spoken}"), *steps, *dots, class_="patient-line"))
-    parts += _patient_labels(results["patients"], names[-1], scale, height, places[names[-1]])
+    parts += _patient_labels(results["patients"], names[-1], scale, _PAIRED_HEIGHT, places[names[-1]])
     for slot, name in enumerate(names):
         mean = results["conditions"][name]["scores"][measure]["estimate"]
         if mean is not None:
-            y = scale.pixel(mean, height)
+            y = scale.pixel(mean, _PAIRED_HEIGHT)
             parts.append(marker(places[name], y, slot, size=7))
             parts.append(tag("text", number(mean, measure), x=places[name], y=y, dx=-12, dy=4, class_="value end"))
-        parts.append(stacked(wrap(clip(name, 36), 12) or [""], places[name], height))
+        parts.append(stacked(wrap(clip(name, 36), 12) or [""], places[name], _PAIRED_HEIGHT))
     label = f"Paired plot, one line per patient across {', '.join(map(clean, names))}; the table below has the numbers"
-    return picture(height, *parts, label=label, kind="plot-area")
+    return picture(_PAIRED_HEIGHT, *parts, label=label, kind="plot-area")
 
 
 def curves_plot(
@@ -122,7 +123,6 @@ def curves_plot(
     x: Scale,
     y: Scale,
     label: str,
-    height: int = 150,
 ) -> Markup:
     """Draw one training curve per run over the optimiser steps.
 
@@ -132,13 +132,13 @@ def curves_plot(
         x: Axis of the steps, shared by all panels.
         y: Axis of the values, shared by all panels of a measure.
         label: What the picture shows, to be read aloud.
-        height: Pixels of the plot area.
     """
-    parts = _rows_of_ticks(y, height)
+    parts = _rows_of_ticks(y, _CURVES_HEIGHT)
     parts += [
-        tag("text", tick_text(v), x=x.percent(v), y=height + 18, class_=f"tick {_anchor(x, v)}") for v in x.ticks(3)
+        tag("text", tick_text(v), x=x.percent(v), y=_CURVES_HEIGHT + 18, class_=f"tick {_anchor(x, v)}")
+        for v in x.ticks(3)
     ]
-    box = {"viewBox": "0 0 1000 1000", "preserveAspectRatio": "none", "width": "100%", "height": height}
+    box = {"viewBox": "0 0 1000 1000", "preserveAspectRatio": "none", "width": "100%", "height": _CURVES_HEIGHT}
     for kind, curves in layers:
         lines = [
             tag(
@@ -147,7 +147,7 @@ def curves_plot(
             for curve in curves
         ]
         parts.append(tag("svg", *lines, **box, class_=kind))
-    return picture(height, *parts, label=label, kind="plot-area")
+    return picture(_CURVES_HEIGHT, *parts, label=label, kind="plot-area")
 
 
 def clip(text: str, longest: int) -> str:

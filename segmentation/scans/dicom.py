@@ -76,13 +76,13 @@ def read_series(
     return Scan(volume[None], stack_affine(stack), name, slices, notes)
 
 
-def series_grid(source: Path | Sequence[Path], *, series_uid: str | None = None) -> Grid:
+def series_grid(source: Path | Sequence[Path]) -> Grid:
     """Read where the voxels of a sound series lie, without decoding them.
 
     Raises:
         SkipSegError: As :func:`read_series` without repairs, as far as headers tell.
     """
-    stack, slices, _, _ = _checked(source, series_uid, ())
+    stack, slices, _, _ = _checked(source, None, ())
     return Grid((*stack.shape, len(slices.files)), stack_affine(stack))
 
 

@@ -29,6 +29,8 @@ class DataSettings:
         """Check ranges."""
         require_positive(self, "batch_size")
         require(0 <= self.foreground_share <= 1, f"foreground_share must be in [0, 1], got {self.foreground_share}")
+        fits = self.context_slices is None or self.context_slices >= 0
+        require(fits, f"context_slices must be at least 0, got {self.context_slices}")
         for name in ("spacing_mm", "patch_size"):
             values = getattr(self, name)
             require(values is None or all(v > 0 for v in values), f"{name} must hold values above 0, got {values}")
@@ -50,6 +52,11 @@ class AugmentSettings:
     def __post_init__(self) -> None:
         """Check ranges."""
         require(0 <= self.strength <= 2, f"strength must be in [0, 2], got {self.strength}")
+        for name in ("rotate_degrees", "scale"):
+            require(getattr(self, name) >= 0, f"{name} must be at least 0, got {getattr(self, name)}")
+        axes = self.flip_axes or []
+        fits = len(set(axes)) == len(axes) and set(axes) <= {0, 1, 2}
+        require(fits, f"flip_axes must name axes among 0, 1 and 2, each once, got {axes}")
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,8 @@ class OptimSettings:
         require_positive(self, "learning_rate")
         require(0 <= self.ema_decay < 1, f"ema_decay must be in [0, 1), got {self.ema_decay}")
         require(0 <= self.warmup_share < 1, f"warmup_share must be in [0, 1), got {self.warmup_share}")
-        require(self.clip_norm >= 0, f"clip_norm must be at least 0, got {self.clip_norm}")
+        for name in ("clip_norm", "weight_decay"):
+            require(getattr(self, name) >= 0, f"{name} must be at least 0, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -122,9 +130,9 @@ class TrainSettings:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Arithmetic; auto is bf16 or fp16 on a GPU that has it, fp32 on a CPU."""
+    """Arithmetic; auto is bf16 on a GPU that computes with it, fp16 on an older one, fp32 on a CPU."""
     deterministic: bool = True
-    """Use only operations that give the same bits every time."""
+    """Use operations that give the same bits every time, on a GPU as far as PyTorch has them (3-D pooling has none)."""
     devices: int = 1
     """Processes of one training on this machine, a GPU or a CPU process each (DDP); batch_size is for each."""
     nodes: int = 1

@@ -1,5 +1,6 @@
 """What planning looks at: sizes, spacings and intensities of a dataset, in canonical axes."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -14,6 +15,8 @@ from segmentation.data.preprocessing import THICK_SLICES, Normalisation
 
 _AXIS = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
 _COLOURS = frozenset(("red", "green", "blue", "r", "g", "b"))
+_SIDE = re.compile(r"(?<![a-z0-9])(left|right|[lr]h?)(?![a-z0-9])")
+"""In the name of a class, in lower case: ``left_kidney``, ``Kidney R``, ``lh``."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Fingerprint:
         spacing_mm: Median spacing of each canonical axis, in mm.
         spacing_low_mm: 10th percentile of the spacing of each canonical axis, in mm.
         channels: Intensities of each channel.
+        sided: Whether classes are named by left and right, which a mirror exchanges.
     """
 
     spatial_dims: int
@@ -58,6 +62,7 @@ class Fingerprint:
     spacing_mm: tuple[float, ...]
     spacing_low_mm: tuple[float, ...]
     channels: tuple[ChannelFingerprint, ...]
+    sided: bool = False
 
     @property
     def target_spacing_mm(self) -> tuple[float, ...]:
@@ -104,6 +109,7 @@ def take_fingerprint(dataset: Dataset, report: CheckReport) -> Fingerprint:
         spacing_mm=_by_axis(spacings, median),
         spacing_low_mm=_by_axis(spacings, lambda axis: float(np.percentile(axis, 10))),
         channels=tuple(_channel(name, index, cases) for index, name in enumerate(dataset.channel_names)),
+        sided=any(_SIDE.search(name.lower()) for name in dataset.foreground),
     )
 
 

@@ -47,7 +47,7 @@ class PictureAugmentation:
             A.RandomGamma((round(100 / (1 + 0.4 * s)), round(100 * (1 + 0.4 * s))), p=0.3),
             A.GaussNoise(std_range=(0.0, 0.06 * s), p=0.15),
             A.GaussianBlur(blur_limit=0, sigma_limit=(0.3, 0.3 + 0.9 * s), p=0.15),
-            A.Downscale(scale_range=(1 / (1 + s), 0.95), p=0.1),
+            A.Downscale(scale_range=(min(0.95, 1 / (1 + s)), 0.95), p=0.1),
         ]
         self.transform = A.Compose(steps)
         self.turn = Lock()

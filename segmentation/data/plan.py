@@ -270,7 +270,9 @@ def choose_strides(patch: Sequence[int], spacing_mm: Sequence[float]) -> tuple[l
 
 
 def choose_flips(fingerprint: Fingerprint, network_axes: Sequence[int]) -> Choice:
-    """Mirror pictures along both axes; mirror volumes left to right alone, as bodies have an up and a front."""
+    """Mirror pictures along both axes, volumes left to right alone; nothing whose classes are named by their side."""
+    if fingerprint.sided:
+        return Choice([], "classes are told apart by left and right, which a mirror exchanges")
     if fingerprint.spatial_dims == 2:
         return Choice([0, 1], "a picture seen in a mirror is as likely as the picture itself")
     left_right = [index for index, axis in enumerate(network_axes) if axis == 0]

@@ -87,6 +87,15 @@ def test_image_and_labels_move_together_and_a_patch_left_alone_comes_back(dims, 
     assert untouched >= 2
 
 
+@pytest.mark.parametrize("strength", [0.001, 0.05, 2.0])
+def test_pictures_change_at_every_strength(strength):
+    augmentation = build_augmentation(AugmentSettings(strength=strength, flip_axes=[0]), (16, 16))
+    for seed in range(20):
+        change = augmentation.draw(np.random.default_rng(seed))
+        image, _ = change(*patch(change.size, 1))
+        assert image.shape == (1, 16, 16)
+
+
 @pytest.mark.parametrize("dims", [2, 3])
 def test_only_the_named_axes_are_mirrored(dims):
     augmentation = build_augmentation(AugmentSettings(flip_axes=[1], rotate_degrees=0, scale=0), PATCHES[dims])

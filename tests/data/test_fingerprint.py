@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -49,6 +50,16 @@ def test_sizes_are_medians_along_the_patients_axes(volumes):
     assert found.spacing_mm == (1.1, 2.0, 6.0)
     assert found.spacing_low_mm == pytest.approx((1.02, 2.0, 5.2))
     assert (found.cases, found.patients, found.spatial_dims) == (3, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "sided"),
+    [("left_kidney", True), ("Right Lung", True), ("kidney-L", True), ("rh", True)]
+    + [(name, False) for name in ("bright", "leftover", "vertebra L1", "tumour", "Anterior")],
+)
+def test_sides_are_known_by_the_names_of_the_classes(volumes, name, sided):
+    dataset = replace(volumes, labels={"background": 0, "organ": 1, name: 2})
+    assert take_fingerprint(dataset, report(dataset, facts((2, 2, 1), (1.0,) * 3, "RAS", [0, 1]))).sided is sided
 
 
 def test_intensities_are_pooled_over_cases_and_foreground_comes_first(volumes):

@@ -112,6 +112,12 @@ def test_slices_are_mirrored_left_to_right_wherever_that_axis_went(thick, flips)
     assert plan.values["augment.flip_axes"] == flips
 
 
+@pytest.mark.parametrize("found", [PICTURES, SMALL_VOLUMES])
+def test_what_has_a_left_and_a_right_class_is_not_mirrored(found):
+    choice = make_plan(replace(found, sided=True), "cpu").choices["augment.flip_axes"]
+    assert (choice.value, choice.why) == ([], "classes are told apart by left and right, which a mirror exchanges")
+
+
 @given(st.lists(st.integers(1, 600), min_size=2, max_size=3), st.integers(1, 40**3))
 def test_patches_shrink_along_their_longest_axes_alone(shape, voxels):
     patch = choose_patch(shape, voxels)

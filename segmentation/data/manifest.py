@@ -19,6 +19,9 @@ from typing import Any
 from segmentation import SkipSegError
 from segmentation.runs import write_json
 
+MOST_LABELS = 256
+"""Label values that a training tells apart, in a byte."""
+
 IGNORE = "ignore"
 """Name of the label that marks voxels to be left out of loss and metrics; its value is the highest."""
 

@@ -3,7 +3,8 @@
 A checkpoint is plain data and tensors, opened with ``weights_only=True``: model, optimiser, schedule, gradient
 scaler, moving average, the history of the run and the state of every random number generator. The position in
 the data is the epoch alone, because samples are numbered (:mod:`segmentation.data.sampling`). So a training
-that is killed at any moment and started again ends with the bits of one that was never interrupted.
+that is killed at any moment and started again ends with the bits of one that was never interrupted, on a CPU; on a GPU
+as far as its operations give the same bits every time.
 """
 
 import io
@@ -27,7 +28,7 @@ def random_state() -> dict[str, Any]:
     assert isinstance(numpy_state, dict)
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,  # of the device of this process
         "numpy": {**numpy_state, "state": {**numpy_state["state"], "key": numpy_state["state"]["key"].tolist()}},
         "python": random.getstate(),
     }
@@ -36,8 +37,8 @@ def random_state() -> dict[str, Any]:
 def restore_random_state(state: dict[str, Any]) -> None:
     """Put back what :func:`random_state` took."""
     torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
     inner = state["numpy"]["state"]
     np.random.set_state({**state["numpy"], "state": {**inner, "key": np.array(inner["key"], np.uint32)}})
     version, numbers, gauss = state["python"]

@@ -12,6 +12,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
+from segmentation import SkipSegError
 from segmentation.model.storage import save_weights
 from segmentation.progress import Bar
 from segmentation.runs import write_csv
@@ -46,8 +47,17 @@ class History(pl.Callback):
         self.best_epoch = state_dict["best_epoch"]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the epoch down, keep its weights if they are the best, stop if it is time."""
+        """Write the epoch down, keep its weights if they are the best, stop if it is time.
+
+        Raises:
+            SkipSegError: If the weights are not finite any more: nothing that follows would be worth its time.
+        """
         assert isinstance(pl_module, SegmentationTask)
+        if not all(bool(weight.isfinite().all()) for weight in pl_module.network.parameters()):
+            raise SkipSegError(
+                f"training diverged in epoch {trainer.current_epoch}: weights are not finite; train anew with a "
+                "smaller optim.learning_rate, or with precision fp32"
+            )
         row: dict[str, Any] = {
             "epoch": trainer.current_epoch,
             "step": trainer.global_step,

@@ -10,7 +10,7 @@ from segmentation.config import DataSettings, TrainSettings
 from segmentation.data.check import CheckReport
 from segmentation.data.fingerprint import Fingerprint, take_fingerprint
 from segmentation.data.hardware import hardware_of
-from segmentation.data.manifest import Case, Dataset
+from segmentation.data.manifest import MOST_LABELS, Case, Dataset
 from segmentation.data.plan import Plan, checked_dataset, choose_strides, make_plan, plan_path
 from segmentation.data.preprocessing import Preprocessing
 from segmentation.data.splits import Fold, Splits, make_splits
@@ -112,9 +112,11 @@ def open_source(path: Path, cache: Path | None) -> Source:
     """Open and check a dataset; the scans are read only if they changed since the check in ``cache``.
 
     Raises:
-        SkipSegError: If the dataset has errors.
+        SkipSegError: If the dataset has errors, or more labels than a byte tells apart.
     """
     dataset, report = checked_dataset(path, cache)
+    if len(dataset.labels) > MOST_LABELS:
+        raise SkipSegError(f"{path} has {len(dataset.labels)} labels, {MOST_LABELS} can be learnt at most; merge some")
     volumes = {name: sum(facts.foreground.values()) for name, facts in report.facts.items()}
     return Source(path, dataset, hash_dataset(dataset, report), take_fingerprint(dataset, report), volumes)
 
@@ -166,6 +168,8 @@ def make_job(settings: TrainSettings, source: Source | None = None, reference: J
     settings = fill(settings, values)
     splits = _splits(source, settings.folds, settings.split_seed)
     preprocessing = _preprocessing(settings.data, plan)
+    if beyond := [axis for axis in settings.augment.flip_axes or [] if axis >= preprocessing.dims]:
+        raise SkipSegError(f"augment.flip_axes must be below {preprocessing.dims} for this dataset, got {beyond}")
     architecture = _architecture(settings, preprocessing, len(source.dataset.classes))
     matched, patch = settings.network.budget_match, settings.data.patch_size or []
     if matched != "none":

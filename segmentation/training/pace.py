@@ -98,7 +98,12 @@ def plan_in_time(settings: PlanSettings, started: float) -> tuple[Path, Plan]:
         plan = make_plan(source.fingerprint, hardware, settings.dims, named)
         job = _job(settings, plan, source)
         cases = cases or prepare_arrays(job)
-        pace = measure_pace(job, cases)
+        try:
+            pace = measure_pace(job, cases)
+        except torch.OutOfMemoryError:
+            if chosen is None:
+                raise
+            break  # the one before it fits
         scoring = scoring_seconds(job, cases[1], pace)
         if chosen and EPOCHS * pace.steps(ends - time.time() - scoring) < ENOUGH_STEPS:
             break

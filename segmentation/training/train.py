@@ -52,6 +52,7 @@ _EXPECTED_WARNINGS = (
     ".*does not have many workers.*",  # patches are cut in the training process: nothing to hang or to be killed
     ".*GPU available but not used.*",  # the user asked for the CPU
     ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6.6 on torch 2.13
+    ".*does not have a deterministic implementation.*",  # the setting `deterministic` says so
     ".*Checkpoint directory.*exists and is not empty.*",  # that is what resuming is
 )
 
@@ -229,7 +230,8 @@ def build_trainer(settings: TrainSettings, callbacks: Sequence[pl.Callback], ran
     cuda = settings.device != "cpu" and torch.cuda.is_available()
     precision: Any = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}.get(settings.precision)
     if precision is None:
-        precision = ("bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed") if cuda else "32-true"
+        in_hardware = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = ("bf16-mixed" if in_hardware else "16-mixed") if cuda else "32-true"
     return pl.Trainer(
         accelerator="gpu" if cuda else "cpu",
         devices=rank.devices,

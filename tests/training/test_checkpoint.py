@@ -32,6 +32,19 @@ def test_random_numbers_continue_after_a_round_trip(tmp_path):
     assert draw() == expected
 
 
+def test_the_random_numbers_of_the_own_device_continue_on_a_machine_with_fewer(monkeypatch):
+    states = {}
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_rng_state", lambda: torch.tensor([3]))
+    monkeypatch.setattr("torch.cuda.set_rng_state", lambda state: states.update(own=state))
+    state = random_state()
+    restore_random_state(state)
+    assert states["own"].tolist() == [3]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    restore_random_state(state)
+    assert random_state()["cuda"] is None
+
+
 def test_checkpoint_is_plain_data(tmp_path):
     SafeCheckpointIO().save_checkpoint({"weights": torch.ones(3), "rows": [{"epoch": 0}]}, tmp_path / "last.ckpt")
     loaded = torch.load(tmp_path / "last.ckpt", weights_only=True)

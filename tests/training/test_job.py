@@ -11,7 +11,7 @@ from segmentation.config import PlanSettings
 from segmentation.data.plan import plan_dataset
 from segmentation.plain import flatten, to_plain
 from segmentation.runs import read_json, write_json
-from segmentation.training.job import OPTIONAL, VOLATILE, make_job
+from segmentation.training.job import OPTIONAL, VOLATILE, make_job, open_source
 from segmentation.training.record import open_run, read_config
 from segmentation.training.train import train
 
@@ -56,6 +56,12 @@ def test_place_and_speed_are_no_part_of_identity(pictures, tmp_path, tiny):
 def test_everything_else_is(pictures, tmp_path, tiny, change):
     settings = tiny(pictures, tmp_path / "run")
     assert make_job(tiny(pictures, tmp_path / "run", change)).identity != make_job(settings).identity
+
+
+def test_more_labels_than_a_byte_tells_apart_are_refused(own_pictures, monkeypatch):
+    monkeypatch.setattr("segmentation.training.job.MOST_LABELS", 2)
+    with pytest.raises(SkipSegError, match="has 3 labels, 2 can be learnt at most"):
+        open_source(own_pictures.root, None)
 
 
 def test_a_changed_label_changes_identity(own_pictures, tmp_path, tiny):
@@ -118,6 +124,7 @@ def test_deeper_than_the_patch_suggests(pictures, tmp_path, tiny):
     [
         ({"data.patch_size": [16, 16, 16]}, "data.patch_size needs 2 values"),
         ({"data.spacing_mm": [1.0]}, "data.spacing_mm needs 2 values"),
+        ({"augment.flip_axes": [0, 2]}, r"flip_axes must be below 2 for this dataset, got \[2\]"),
         ({"data.dims": 3, "data.patch_size": [16, 16, 16]}, "holds pictures"),
         ({"fold": 3}, "fold 3 does not exist"),
         ({"folds": 4}, "cannot fill 4 folds"),

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from segmentation import SkipSegError
@@ -58,6 +59,25 @@ def test_longer_times_give_longer_trainings_and_then_larger_networks(asked, monk
     assert [values["network.width"] for values in plans] == [8, 8, 16, 32]
     steps = [EPOCHS * values["steps_per_epoch"] for values in plans]
     assert steps[0] < 1000 <= min(steps[1:])
+
+
+def test_a_budget_without_memory_leaves_the_one_before_it(asked, monkeypatch):
+    timed(monkeypatch, {8: 0.01, 16: 0.01, 32: 0.01})
+    measure = pace.measure_pace
+
+    def short(least):
+        def measured(job, cases):
+            if job.settings.network.width >= least:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return measure(job, cases)
+
+        return measured
+
+    monkeypatch.setattr(pace, "measure_pace", short(32))
+    assert plan_in_time(asked, time.time())[1].values["network.width"] == 16
+    monkeypatch.setattr(pace, "measure_pace", short(8))
+    with pytest.raises(torch.OutOfMemoryError):
+        plan_in_time(replace(asked, out=asked.dataset / "other.json"), time.time())
 
 
 def test_too_little_time_is_refused_with_what_takes_it(asked, monkeypatch):

@@ -280,6 +280,13 @@ def test_two_trainings_in_one_folder_are_refused(finished, pictures, tiny):
         pass
 
 
+def test_training_that_diverges_ends_at_once_and_in_words(pictures, tiny, tmp_path):
+    settings = tiny(pictures, tmp_path / "run", {"epochs": 9, "optim.learning_rate": 1e36, "optim.clip_norm": 0.0})
+    with pytest.raises(SkipSegError, match=r"training diverged in epoch [0-3]: weights are not finite"):
+        train(settings)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
 def test_failed_training_leaves_logging_as_it_was(pictures, tiny, tmp_path, monkeypatch):
     logger = logging.getLogger("pytorch_lightning")
     before = logger.level

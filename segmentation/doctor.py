@@ -18,6 +18,7 @@ import psutil
 from packaging.requirements import Requirement
 
 from segmentation import __version__
+from segmentation.data.hardware import free_memory
 from segmentation.terminal import Part, Table
 
 EXTRAS = {
@@ -141,8 +142,7 @@ def _processors() -> Iterator[Finding]:
 
 def _memory() -> Finding:
     """Main memory."""
-    memory = psutil.virtual_memory()
-    return Finding("Memory", f"{_gigabytes(memory.available)} of {_gigabytes(memory.total)} free")
+    return Finding("Memory", f"{_gigabytes(free_memory())} of {_gigabytes(psutil.virtual_memory().total)} free")
 
 
 def _disk() -> Finding:

@@ -1,7 +1,5 @@
 """Launcher ``local``: processes of this machine."""
 
-import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Generator, Sequence
@@ -14,6 +12,7 @@ from segmentation.ablation.apart import start_apart, start_server
 from segmentation.ablation.ledger import fail
 from segmentation.ablation.work import failure, progress
 from segmentation.config import AblateSettings
+from segmentation.data.hardware import usable_cores
 
 GRACE_SECONDS = 5.0
 """Time that processes have to end when the study is interrupted, before they are killed."""
@@ -39,7 +38,7 @@ def launch_local(folders: Sequence[Path], settings: AblateSettings, total: int) 
     Returns:
         One line for each run that failed.
     """
-    workers = settings.workers or _cores()
+    workers = settings.workers or usable_cores()
     waiting, failed, starts = list(folders), list[str](), Counter[Path]()
     running: dict[Path, BaseProcess] = {}
     with progress(folders, total) as bar, _ended(running):
@@ -59,11 +58,6 @@ def launch_local(folders: Sequence[Path], settings: AblateSettings, total: int) 
                     failed.append(f"{folder.name}: {_reason(folder, code, starts[folder])}")
                 bar.advance()
     return failed
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return max(1, len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import psutil
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from segmentation.config import AugmentSettings, DataSettings
 from segmentation.data.ahead import ThreadedLoader
 from segmentation.data.augment import Augmentation, NoAugmentation, build_augmentation
 from segmentation.data.cache import CachedCase
+from segmentation.data.hardware import free_memory, usable_cores
 from segmentation.data.preprocessing import Preprocessing
 from segmentation.data.sampling import cut_patch, draw_center, place_patch, sample_rng
 from segmentation.data.transforms import stack_context
@@ -146,9 +146,6 @@ class PatchDataModule(pl.LightningDataModule):
         world: How many processes there are; each takes its share of every batch.
     """
 
-    # With more processes than validation patches some have none.
-    allow_zero_length_dataloader_with_multiple_devices = True
-
     def __init__(
         self,
         train: Sequence[CachedCase],
@@ -166,9 +163,9 @@ class PatchDataModule(pl.LightningDataModule):
             raise ValueError("patch_size and batch_size must be planned before training")
         self.batch_size = data.batch_size
         self.sampler = EpochSampler(steps_per_epoch * data.batch_size * world, rank, world)
-        self.val_sampler = range(rank, VALIDATION_PATCHES, world)
-        needed = world * sum(case.nbytes for case in (*train, *val))
-        fits = needed < MEMORY_SHARE * psutil.virtual_memory().available
+        self.val_sampler = range(rank, max(VALIDATION_PATCHES, world), world)  # every process has one
+        beside = max(world, usable_cores() // torch.get_num_threads())  # so many processes may do the same
+        fits = beside * sum(case.nbytes for case in (*train, *val)) < MEMORY_SHARE * free_memory()
         share = data.foreground_share
         self.train_patches = PatchDataset(
             train, preprocessing, build_augmentation(augment, data.patch_size), share, seed, fits

@@ -1,11 +1,12 @@
-"""What hardware there is, how much memory was used, and how it is given back, without loading PyTorch."""
+"""What hardware there is, how much memory is free and was used, and how it is given back, without loading PyTorch."""
 
 import ctypes
+import os
 import re
 import resource
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,6 +48,11 @@ def cuda_devices() -> int:
     return count.value if found else 0
 
 
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
 def peak_memory() -> int:
     """Largest resident memory of this process so far, in bytes.
 
@@ -58,6 +64,36 @@ def peak_memory() -> int:
         return int(found[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def free_memory(groups: Path = Path("/proc/self/cgroup"), top: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that this process may still take: what the machine has free, or less within a container or a job.
+
+    Args:
+        groups: Where Linux says which control groups this process is in.
+        top: Where it shows them.
+    """
+    return max(0, min([psutil.virtual_memory().available, *_rooms(groups, top)]))
+
+
+def _rooms(groups: Path, top: Path) -> Iterator[int]:
+    """What each control group that limits memory leaves; files that were read and can be dropped do not count."""
+    for line in groups.read_text().splitlines() if groups.exists() else []:
+        _, controllers, name = line.split(":", 2)
+        if not controllers:
+            root, limit, taken, droppable = top, "memory.max", "memory.current", "inactive_file"
+        elif "memory" in controllers.split(","):
+            root, limit, taken = top / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            droppable = "total_inactive_file"
+        else:
+            continue
+        group = root / name.lstrip("/")
+        while group.is_relative_to(root):  # the groups above limit it, too; in a container only the last may be shown
+            with suppress(OSError, ValueError):  # without a limit the file says "max"
+                stat = dict(each.split() for each in (group / "memory.stat").read_text().splitlines())
+                used = int((group / taken).read_text()) - int(stat.get(droppable, 0))
+                yield int((group / limit).read_text()) - used
+            group = group.parent
 
 
 def memory_now() -> int:

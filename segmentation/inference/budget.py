@@ -2,10 +2,8 @@
 
 import re
 
-import psutil
-
 from segmentation import SkipSegError
-from segmentation.data.hardware import memory_now, peak_memory
+from segmentation.data.hardware import free_memory, memory_now, peak_memory
 
 _UNITS = {
     "": 1,
@@ -50,7 +48,7 @@ def room_for_arrays(memory: str | None, expected: int = 0) -> int:
         SkipSegError: If the network alone takes more.
     """
     if memory is None:
-        return max(0, psutil.virtual_memory().available - expected) // 2
+        return max(0, free_memory() - expected) // 2
     limit, taken = parse_bytes(memory), max(peak_memory(), memory_now() + expected) + MARGIN
     if limit < taken:
         least = -(-taken // 2**20)

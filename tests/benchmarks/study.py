@@ -13,7 +13,6 @@ chip with neighbours, do less together than alone; processor seconds tell that, 
 import hashlib
 import importlib.util
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ from typing import Any
 import yaml
 
 from data_prep import phantom
+from segmentation.data.hardware import usable_cores
 from tests.benchmarks.measure import run_measured
 from tests.benchmarks.rows import Options, Row, Size, run
 from tests.benchmarks.worker import take_turns
@@ -83,7 +83,7 @@ def rows(options: Options) -> list[Row]:
     launchers = ["local", *(["ray"] if importlib.util.find_spec("ray") else [])]
     loop = [sys.executable, "-m", "tests.benchmarks.study_loop", study, *_places(folder / "loop")]
     commands = {name: _skipseg(study, folder / name, name) for name in launchers} | {"loop": loop}
-    commands["loops"] = [*loop[:4], *_places(folder / "loops"), str(cores())]
+    commands["loops"] = [*loop[:4], *_places(folder / "loops"), str(usable_cores())]
     programs: Mapping[str, Callable[[], Mapping[str, float]]] = {
         name: partial(_run_anew, command, folder / name) for name, command in commands.items()
     }
@@ -134,16 +134,11 @@ def without_times(path: Path) -> bytes:
     return json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "time"}).encode()
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
 def _rows_of(name: str, runs: int, ours: Mapping[str, float], loop: Mapping[str, float], floor: float) -> list[Row]:
     """Rows of one launcher; ``floor`` is the speed-up of loops side by side."""
     about, speed_up = f"study of {runs} runs, {name}", loop["wall_s"] / ours["wall_s"]
     return [
-        Row(f"{about}: speed-up", speed_up, "x", cores(), "perfect scaling", TARGET, "more", floor),
+        Row(f"{about}: speed-up", speed_up, "x", usable_cores(), "perfect scaling", TARGET, "more", floor),
         Row(f"{about}: wall time", ours["wall_s"], "s", loop["wall_s"], "one run after another"),
         Row(f"{about}: processor time", ours["cpu_s"], "s", loop["cpu_s"], "one run after another"),
     ]

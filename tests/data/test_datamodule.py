@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from segmentation.data import datamodule
 from segmentation.data.ahead import ThreadedLoader
 from segmentation.data.augment import NoAugmentation, build_augmentation
 from segmentation.data.cache import CachedCase, cache_cases
-from segmentation.data.datamodule import EpochSampler, PatchDataModule, PatchDataset
+from segmentation.data.datamodule import VALIDATION_PATCHES, EpochSampler, PatchDataModule, PatchDataset
 from segmentation.data.manifest import Dataset
 from segmentation.data.preprocessing import Normalisation, Preprocessing
 
@@ -173,6 +174,30 @@ def test_threads_load_where_a_gpu_computes(prepared, kind):
         data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)))
         loaders[device] = {type(data.train_dataloader()), type(data.val_dataloader()[0])}
     assert loaders == {"cpu": {DataLoader}, "cuda": {ThreadedLoader}}
+
+
+@pytest.mark.parametrize("world", [1, 3, 40])
+def test_every_process_has_patches_to_validate_and_none_is_left_out(prepared, kind, world):
+    preprocessing, patch = KINDS[kind]
+    data = DataSettings(patch_size=list(patch), batch_size=1)
+    shares = [
+        list(PatchDataModule(prepared[:4], prepared[4:], preprocessing, data, AUGMENT, 1, 0, rank, world).val_sampler)
+        for rank in range(world)
+    ]
+    assert all(shares)
+    assert sorted(itertools.chain(*shares)) == list(range(max(VALIDATION_PATCHES, world)))
+
+
+@pytest.mark.parametrize(("threads", "fits"), [(4, True), (1, False)])
+def test_arrays_are_held_only_if_as_many_processes_as_cores_could(prepared, kind, monkeypatch, threads, fits):
+    held = []
+    monkeypatch.setattr(datamodule, "PatchDataset", lambda *given: held.append(given[-1]))
+    monkeypatch.setattr(datamodule, "usable_cores", lambda: 4)
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
+    size = sum(case.nbytes for case in prepared)
+    monkeypatch.setattr(datamodule, "free_memory", lambda: 2 * size / datamodule.MEMORY_SHARE)
+    module(prepared, kind)
+    assert held == [fits, fits]
 
 
 def test_epochs_are_blocks_of_sample_numbers():

@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
 from segmentation.data import hardware
-from segmentation.data.hardware import built_for_cuda, cuda_devices, hardware_of
+from segmentation.data.hardware import built_for_cuda, cuda_devices, free_memory, hardware_of
 
 
 def test_what_is_asked_for_is_planned_for():
@@ -62,3 +64,41 @@ assert after < 32, after
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def group(folder: Path, **files: object) -> None:
+    """A control group with files of such content."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name.replace("__", ".")).write_text(f"{content}\n")
+
+
+@pytest.mark.parametrize(
+    ("listed", "free"),
+    [
+        ("0::/job/step\n", 700),
+        ("0::/elsewhere\n", 900),  # as a container is told of its place on the host
+        ("4:cpu,memory:/job\n0::/gone\n", 300),
+        ("4:cpuset:/job\n", None),
+        ("", None),
+    ],
+)
+def test_memory_is_free_within_the_limits_of_a_container_or_a_job(tmp_path, monkeypatch, listed, free):
+    top = tmp_path / "cgroup"
+    group(top, memory__max=1000, memory__current=200, memory__stat="anon 5\ninactive_file 100")
+    group(top / "job", memory__max=800, memory__current=100, memory__stat="inactive_file 0")
+    group(top / "job" / "step", memory__max="max", memory__current=50, memory__stat="inactive_file 0")
+    group(
+        top / "memory" / "job", memory__limit_in_bytes=400, memory__usage_in_bytes=150,
+        memory__stat="inactive_file 1\ntotal_inactive_file 50",
+    )  # fmt: skip
+    (tmp_path / "groups").write_text(listed)
+    machine = psutil.virtual_memory()._replace(available=5000)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: machine)
+    assert free_memory(tmp_path / "groups", top) == (free or 5000)
+
+
+def test_memory_beyond_a_limit_is_none(tmp_path):
+    group(tmp_path, memory__max=10, memory__current=20, memory__stat="inactive_file 1", groups="0::/")
+    assert free_memory(tmp_path / "groups", tmp_path) == 0
+    assert 0 < free_memory() <= psutil.virtual_memory().total

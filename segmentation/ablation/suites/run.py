@@ -1,8 +1,6 @@
 """Run suites: freeze the protocol, do the cells, judge, write result.json."""
 
 import importlib
-import os
-import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +13,7 @@ from segmentation.ablation.suites.names import ABOUT
 from segmentation.ablation.suites.studies import run_study
 from segmentation.ablation.suites.suite import Suite
 from segmentation.config import SuiteSettings
+from segmentation.data.hardware import usable_cores
 from segmentation.runs import content_hash, is_draft, read_json, write_json
 from segmentation.training.lock import locked
 
@@ -76,7 +75,7 @@ def _run_suite(module: str, suite: Suite, folder: Path, settings: SuiteSettings)
         "work": content_hash(work),
     }
     _freeze(protocol, folder)
-    workers = settings.workers or (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
+    workers = settings.workers or usable_cores()
     if isinstance(work, dict):
         found, seconds = run_study(work, folder, settings)
     else:

@@ -16,3 +16,10 @@ class SkipSegError(ValueError):
 
 class SettingsError(SkipSegError):
     """A wrong setting or an unknown name: the question is wrong, whatever the data and the machine are like."""
+
+
+def is_lack_of_memory(error: Exception) -> bool:
+    """Tell whether Python, PyTorch on a GPU, or PyTorch on a CPU ran out of memory."""
+    # PyTorch's own kinds are known by name and words: importing it here would cost seconds.
+    kind, words = type(error).__name__, str(error)
+    return isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "can't allocate memory" in words

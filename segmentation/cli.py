@@ -9,10 +9,17 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from segmentation import SettingsError, SkipSegError, __version__
-from segmentation.commands import COMMANDS, Command
+from segmentation import SettingsError, SkipSegError, __version__, is_lack_of_memory
+from segmentation.commands import COMMANDS
 from segmentation.output import Output
 from segmentation.progress import close_bars
+
+_NEEDS_LESS = {
+    "train": "a smaller data.patch_size or data.batch_size",
+    "ablate": "a smaller data.patch_size or data.batch_size in the study file",
+    "predict": "--batch_size 1 or less --memory",
+}
+"""What may be given where memory is short."""
 
 
 def overview() -> str:
@@ -63,15 +70,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(str(error), 2)
     except SystemExit as stop:
         return int(stop.code or 0)
-    return _run(COMMANDS[given[0]], asked.settings, Output(asked.json))
+    return _run(given[0], asked.settings, Output(asked.json))
 
 
-def _run(command: Command, settings: Any, output: Output) -> int:
+def _run(name: str, settings: Any, output: Output) -> int:
     """Run a command; whatever goes wrong is said in one line."""
     try:
         with output.opened():
             try:
-                return command.run(settings, output)
+                return COMMANDS[name].run(settings, output)
             finally:
                 close_bars()
     except SettingsError as error:
@@ -90,17 +97,11 @@ def _run(command: Command, settings: Any, output: Output) -> int:
         where = f": {error.filename}" if error.filename else ""
         return _complain(f"{error.strerror or error}{where}", 1)
     except Exception as error:
-        if _is_lack_of_memory(error):
-            return _complain("out of memory; a smaller data.patch_size or data.batch_size needs less", 1)
+        if is_lack_of_memory(error):
+            less = f", or give {_NEEDS_LESS[name]}" if name in _NEEDS_LESS else ""
+            return _complain(f"out of memory; close other programs{less}", 1)
         # A bug of ours: the user gets one line, and the traceback is kept for us.
         return _complain(f"internal error, {type(error).__name__}: {error}; details are in {_keep_traceback()}", 1)
-
-
-def _is_lack_of_memory(error: Exception) -> bool:
-    """Tell whether Python, PyTorch on a GPU, or PyTorch on a CPU ran out of memory."""
-    # PyTorch's own kinds are known by name and words: importing it here would cost seconds.
-    kind, words = type(error).__name__, str(error)
-    return isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "can't allocate memory" in words
 
 
 def _keep_traceback() -> str:

@@ -4,15 +4,16 @@ import csv
 import errno
 import json
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
 import yaml
 
-from segmentation import SkipSegError, __version__, cli, config, plain
+from segmentation import SkipSegError, __version__, config, plain
 from segmentation.arguments import parse
-from segmentation.cli import COMMANDS, main, overview
+from segmentation.cli import main, overview
+from segmentation.commands import COMMANDS, Command
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def stub(monkeypatch):
                 raise outcome
             return outcome
 
-        monkeypatch.setitem(COMMANDS, "doctor", cli.Command("", "", (), run))
+        monkeypatch.setitem(COMMANDS, "doctor", Command("", "", (), run))
 
     return make
 
@@ -81,6 +82,11 @@ WRONG = {
     ),
     "wrong type": (["train", "d", "--out", "o", "--epochs", "many"], "epochs"),
     "out of range": (["train", "d", "--out", "o", "--optim.ema_decay", "1.5"], "ema_decay must be in [0, 1), got 1.5"),
+    "axis from the end": (["train", "d", "--out", "o", "--augment.flip_axes", "[-1]"], "flip_axes must name axes"),
+    "axis named twice": (["train", "d", "--out", "o", "--augment.flip_axes", "[0, 0]"], "each once, got [0, 0]"),
+    "negative": (["train", "d", "--out", "o", "--augment.scale", "-0.1"], "scale must be at least 0, got -0.1"),
+    "negative decay": (["train", "d", "--out", "o", "--optim.weight_decay", "-1"], "weight_decay must be at least 0"),
+    "negative context": (["train", "d", "--out", "o", "--data.context_slices", "-1"], "context_slices must be at"),
     "zero": (["train", "d", "--out", "o", "--epochs", "0"], "epochs must be greater than 0, got 0"),
     "missing setting": (["train", "d"], "out"),
     "stray word": (["check", "d", "e"], "e"),
@@ -194,8 +200,17 @@ def test_lack_of_memory_is_no_bug(stub, capsys, allocate):
         allocate()
     stub(caught.value)
     assert main(["doctor"]) == 1
-    said = "skipseg: out of memory; a smaller data.patch_size or data.batch_size needs less\n"
-    assert capsys.readouterr().err == said
+    assert capsys.readouterr().err == "skipseg: out of memory; close other programs\n"
+
+
+def test_lack_of_memory_in_a_training_says_what_takes_less(monkeypatch, capsys):
+    def run(*_):
+        raise MemoryError
+
+    monkeypatch.setitem(COMMANDS, "train", replace(COMMANDS["train"], run=run))
+    assert main(["train", "d", "--out", "o"]) == 1
+    less = "a smaller data.patch_size or data.batch_size"
+    assert capsys.readouterr().err == f"skipseg: out of memory; close other programs, or give {less}\n"
 
 
 def test_closed_pipe_is_silent(stub, capsys):

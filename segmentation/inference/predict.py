@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from segmentation import SkipSegError
+from segmentation import SkipSegError, is_lack_of_memory
 from segmentation.config import PredictSettings
 from segmentation.data.hardware import hardware_of, return_freed_memory
 from segmentation.inference.budget import room_for_arrays
@@ -185,12 +185,12 @@ class _Pipeline:
             case.error = str(error)
         except OSError as error:
             case.error = f"{error.strerror or error}" + (f": {Path(error.filename).name}" if error.filename else "")
-        except MemoryError:
-            case.error = "out of memory; let fewer programs run beside, or give --memory less, which takes more disk"
         except Exception as error:
             # A fault of ours that one scan brings out must not lose the masks of the others.
             log.debug("%s failed", case.work.name, exc_info=True)
             case.error = f"internal error, {type(error).__name__}: {' '.join(str(error).split())}"
+            if is_lack_of_memory(error):
+                case.error = "out of memory; close other programs, or give --memory less, which takes more disk"
         if case.error is not None:
             case.scan = case.segmentation = None
             for file in case.files:  # a mask whose maps could not be written is not left behind

@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+import torch
 from PIL import Image
 
 from segmentation import SkipSegError
@@ -254,18 +255,25 @@ def test_a_header_that_asks_for_a_huge_grid_is_refused(models: list[Path], tmp_p
     assert time.perf_counter() - before < 20
 
 
-def test_a_fault_of_ours_in_one_scan_does_not_stop_the_others(models: list[Path], tmp_path: Path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ZeroDivisionError("a bug"), "internal error, ZeroDivisionError: a bug"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "out of memory; close other programs"),
+    ],
+)
+def test_a_fault_in_one_scan_does_not_stop_the_others(models: list[Path], tmp_path: Path, monkeypatch, error, said):
     for name in "ab":
         write_volume(tmp_path / "in" / f"{name}.nii.gz", seed=ord(name))
     segment = Predictor.segment
 
     def broken(self, scan, *rest):
         if scan.source == "a.nii.gz":
-            raise ZeroDivisionError("a bug")
+            raise error
         return segment(self, scan, *rest)
 
     monkeypatch.setattr(Predictor, "segment", broken)
-    with pytest.raises(SkipSegError, match="not segmented: a: internal error, ZeroDivisionError: a bug"):
+    with pytest.raises(SkipSegError, match=f"not segmented: a: {said}"):
         ask(models[0], tmp_path / "in", tmp_path / "out")
     assert (tmp_path / "out" / "b.nii.gz").exists()
 

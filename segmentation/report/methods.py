@@ -5,7 +5,7 @@ from typing import Any
 
 from segmentation.plain import flatten
 from segmentation.report.settings import in_yaml
-from segmentation.report.tables import MEASURE_NAMES, parameters
+from segmentation.report.tables import MEASURE_NAMES, counted, parameters
 
 _WORDS = {
     "optim.loss": {
@@ -69,7 +69,7 @@ def _data(results: Mapping[str, Any]) -> Iterator[str]:
     if split:
         rotated = "each seed with one fold" if results["rotate_folds"] else "each fold with every seed"
         per = (
-            f"{_count(folds, 'fold')} and {_count(seeds, 'seed')} were run, {rotated}"
+            f"{counted(folds, 'fold')} and {counted(seeds, 'seed')} were run, {rotated}"
             if folds * seeds > 1
             else "one run"
         )
@@ -205,8 +205,3 @@ def _in_words(key: str, value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return " x ".join(f"{each:g}" for each in value)
     return _WORDS.get(key, {}).get(value, str(value))
-
-
-def _count(count: int, noun: str) -> str:
-    """A number with its noun."""
-    return f"{count} {noun}{'s' if count != 1 else ''}"

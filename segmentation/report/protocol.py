@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from segmentation.report.read import Study
+from segmentation.report.tables import counted
 
 AS_PLANNED = "None: every planned run is in these numbers, and nothing was added or changed after registration."
 
@@ -52,7 +53,7 @@ def _deviations(study: Study) -> Iterator[str]:
 def _added(key: str, entries: Any) -> str:
     """What an amendment added, in words."""
     if key == "runs":
-        return f"{len(entries)} run{'s' if len(entries) != 1 else ''}"
+        return counted(len(entries), "run")
     names = (
         [" \N{MINUS SIGN} ".join(entry[:2]) for entry in entries]
         if key == "contrasts"

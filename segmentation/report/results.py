@@ -32,6 +32,7 @@ from segmentation.report.scores import (
     scores_of,
 )
 from segmentation.report.settings import settings_of
+from segmentation.report.tables import counted
 from segmentation.report.training import curves_of
 from segmentation.statistics import fewest_patients, table_of, variance_split
 
@@ -217,7 +218,7 @@ def _notes(study: Study) -> list[str]:
     patients = len({row.patient for run in study.finished for row in run.rows})
     if 0 < patients < fewest_patients(alpha):
         notes.append(
-            f"{patients} patient{'s' if patients > 1 else ''}: enough to prove that the pipeline works from scan to "
+            f"{counted(patients, 'patient')}: enough to prove that the pipeline works from scan to "
             f"report, not how accurate it is. With fewer than {fewest_patients(alpha)} patients no difference can "
             f"reach p < {alpha:g}."
         )

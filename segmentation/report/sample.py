@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from segmentation.report.tables import number
+from segmentation.report.tables import counted, number
 from segmentation.statistics.paired import POWER
 
 
@@ -47,7 +47,7 @@ def _why_not(contrast: Mapping[str, Any]) -> str:
 
 def _sentences(entry: Mapping[str, Any], margin: float, measure: str, why_not: str | None) -> Iterator[str]:
     """The statement in words."""
-    have = f"{_counted(entry['n'], 'patient')} and {_counted(entry['seeds'], 'seed')}"
+    have = f"{counted(entry['n'], 'patient')} and {counted(entry['seeds'], 'seed')}"
     if why_not:
         yield f"{have} tell no sample size: {why_not}."
         return
@@ -64,15 +64,5 @@ def _needed(entry: Mapping[str, Any], question: str) -> str:
         ((seeds, patients) for seeds, patients in entry[question].items() if int(seeds) == entry["seeds"]),
         next(iter(entry[question].items())),
     )
-    count = "no number of patients suffices" if patients is None else f"about {_counted(patients, 'patient')}"
-    return f"{count} with {_counted(int(seeds), 'seed')}"
-
-
-def _counted(count: int, noun: str) -> str:
-    """A number with its noun.
-
-    Examples:
-        >>> _counted(1, "seed"), _counted(3, "seed")
-        ('1 seed', '3 seeds')
-    """
-    return f"{count} {noun}{'s' if count != 1 else ''}"
+    count = "no number of patients suffices" if patients is None else f"about {counted(patients, 'patient')}"
+    return f"{count} with {counted(int(seeds), 'seed')}"

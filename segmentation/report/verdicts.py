@@ -32,9 +32,9 @@ def verdicts_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [_plain("No result", "No run of this folder has finished yet.")]
     name = tables.measure_label(results["primary_metric"], results)
     bounds = f", 95% confidence interval {tables.interval(found)}" if found["low"] is not None else ""
-    patients = f"{found['n']} patient{'s' if found['n'] != 1 else ''}"
     sentence = (
-        f"Mean {name} {tables.number(found['estimate'], results['primary_metric'])} over {patients}{bounds}. "
+        f"Mean {name} {tables.number(found['estimate'], results['primary_metric'])} over "
+        f"{tables.counted(found['n'], 'patient')}{bounds}. "
         "One condition alone cannot tell what its design choices contribute."
     )
     return [_plain("Measured", sentence)]

@@ -146,8 +146,8 @@ class NetworkSettings:
         stuck = self.order == "conv-norm-act" and self.activation in ("relu", "sigmoid")
         require(
             not (self.zero_last and stuck),
-            f"zero_last with order conv-norm-act and activation {self.activation} would never leave zero, or not be "
-            "zero; use order norm-act-conv or another activation",
+            "zero_last needs order norm-act-conv, or an activation other than relu and sigmoid: after relu a branch of "
+            f"zeros never learns, after sigmoid it is not zero; got conv-norm-act and {self.activation}",
         )
         if self.depth is not None:
             self._check_levels(self.depth)

@@ -51,7 +51,7 @@ class ServeSettings:
     rate: float = 20.0
     """Requests a second that one client may send, in bursts of ten times as many."""
     backend: Literal["auto", "torch", "openvino", "onnxruntime"] = "auto"
-    """What computes, as of predict."""
+    """Runtime of the network, as of `skipseg predict`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
     check: bool = False

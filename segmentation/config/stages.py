@@ -74,8 +74,8 @@ class PlanSettings:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Hardware to plan for."""
     minutes: float | None = None
-    """Wall time from this command on within which planning, training and scoring one fold are to end: sizes and
-    length then follow from the speed of this machine, which is measured; the arrays are prepared meanwhile."""
+    """Time there is, from this command to the scores of one fold: sizes and length are then chosen by the speed of
+    this machine, which is measured. The arrays are prepared, too."""
     cache: Path | None = None
     """Folder for results of earlier checks and prepared arrays; otherwise the user's cache folder."""
 
@@ -114,7 +114,7 @@ class PredictSettings:
     memory: str | None = None
     """Memory that the process may take, such as 2GiB; otherwise half of what is free."""
     backend: Literal["auto", "torch", "openvino", "onnxruntime"] = "auto"
-    """What computes; auto takes the fastest that is installed and agrees with PyTorch on the first window."""
+    """Runtime of the network; auto takes the fastest that is installed and agrees with PyTorch on the first window."""
     batch_size: int | None = None
     """Windows computed at a time; otherwise as the hardware has room."""
     overwrite: bool = False

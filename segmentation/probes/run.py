@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def probe(settings: ProbeSettings) -> list[Path]:
-    """Probe a run; what stands already for the same run and settings, or with more batches or cases, is kept.
+    """Probe a run; results for the same run and settings, or from more batches or cases, are kept.
 
     A kind that the run has nothing to offer for is passed over; if it was asked for by name, that is an error once
     the others are written.
@@ -59,7 +59,7 @@ def probe(settings: ProbeSettings) -> list[Path]:
 
 
 def _missing(heads: Mapping[str, dict[str, Any]], settings: ProbeSettings) -> dict[str, dict[str, Any]]:
-    """What has to be computed: neither stands with the same head nor with more batches or cases, which is logged."""
+    """Kinds to compute: without a result of the same head, or one from more batches or cases, which is logged."""
     standing = {kind: peek_json(_path(settings, kind)) for kind in heads}
     missing = {kind: head for kind, head in heads.items() if not head.items() <= standing[kind].items()}
     larger = [kind for kind, head in missing.items() if _used_more(standing[kind], head)]

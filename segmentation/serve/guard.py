@@ -29,7 +29,7 @@ _BODY_BYTES = 1 << 16
 _CLIENTS = 4096
 _FORGOTTEN_SECONDS = 60.0
 _BURST = 10
-"""Requests that may come at once, in parts of those of a second."""
+"""Requests that may come at once, as a multiple of those allowed a second."""
 _WRONG_TOKENS = (0.2, 10)
 """Wrong tokens that one client may send: a second, and at once."""
 

@@ -23,7 +23,7 @@ PROGRAM = (sys.executable, "-m", "segmentation.serve.worker")
 """What runs in a worker process: kind of the task, bytes of memory and process id of the server follow."""
 
 _HEADROOM = 2
-"""Memory of its own that a worker may ask for, in parts of what it may hold: not all that is asked for is used."""
+"""Address space that a worker may ask for, as a multiple of the memory it may hold: not all of it is used."""
 
 
 class StoppedError(Exception):

@@ -1,4 +1,4 @@
-"""A mean over patients and seeds: who was scanned and how the training fell out both move it.
+"""A mean over patients and seeds: the choice of patients and the luck of training both move it.
 
 Patients and seeds are crossed: each patient is scored by the networks of every seed, so one lucky seed shifts all
 patients together and an interval over patients alone is too narrow. A patient is held out in one fold, so the fold

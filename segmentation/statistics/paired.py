@@ -194,7 +194,7 @@ def paired_difference(
 
 
 def detectable_difference(tables: Aligned, alpha: float = 0.05) -> float | None:
-    """Smallest true difference that these patients and seeds would likely show; None if nothing scatters."""
+    """Smallest true difference that these patients and seeds would probably show; None if it cannot be told."""
     n, data = len(tables.a), tables.difference()
     if data.nested:
         groups, sd = int(data.nested.groups), data.nested.variance**0.5
@@ -246,8 +246,8 @@ def _finding(
             f"at least {fewest_patients(alpha)} are needed to reach {alpha:.3g}."
         )
     detectable = detectable_difference(tables, alpha)
-    likely = f"; they would likely show one of {detectable:.2g} or more" if detectable is not None else ""
+    likely = f"; they would probably show a true one of {detectable:.2g} or more" if detectable is not None else ""
     return (
-        f"inconclusive (p = {p_value:.3g}), for {number} can neither show this difference nor rule out one of "
+        f"inconclusive (p = {p_value:.3g}): {number} can neither show this difference nor rule out one of "
         f"{margin:g}{likely}."
     )

@@ -1,4 +1,4 @@
-"""Where scores scatter: between patients, between seeds, between folds, or for no such reason.
+"""Where scores scatter: between patients, between seeds, between folds, or within.
 
 The components of variance are those of the model ``score = mean + fold + patient + seed + run + residual``, where a
 patient belongs to one fold, a run is one training (one seed in one fold), and all terms are random and independent.

@@ -34,15 +34,15 @@ Cases = tuple[list[CachedCase], list[CachedCase]]
 """Those that are learnt from, and those that are held out."""
 
 STEPS, MOST_STEPS, SECONDS = 6, 60, 4.0
-"""So many steps are timed, and more of short ones until so much time has gone; the first two warm up."""
+"""Steps that are timed: at least STEPS, and more until SECONDS have passed; the first two warm up."""
 EPOCHS = 20
-"""A training for a given time has so many, however long they are: each is validated and can be resumed from."""
+"""Epochs of a training for a given time, however long they are: each is validated and can be resumed from."""
 MARGIN = 0.1
 """Share of the time that is left alone, as machines are not equally fast at all times."""
 SCORING = 3.0
-"""Reading, choosing steps, scoring and drawing a case takes so much longer than computing its scores alone."""
+"""Time to read, choose steps for, score and draw a case, in parts of that of its scores alone."""
 SEGMENTING = 1.5
-"""Reading, resampling, blending and writing take so much longer than the network alone, as validation runs it."""
+"""Time to read, resample, segment and write a case, in parts of that of the network alone, as validation runs it."""
 
 
 @dataclass(frozen=True)

@@ -423,8 +423,8 @@ def test_a_description_of_another_depth_is_refused(options):
     [
         ({"long_skip_permute": [1, 0], "long_skip_placebo": "dup"}, "dup has no meaning with long_skip_permute"),
         ({"long_skip": "fullscale", "input_skip": True}, "input_skip has no meaning with long_skip fullscale"),
-        ({"zero_last": True, "activation": "relu"}, "use order norm-act-conv or another activation"),
-        ({"zero_last": True, "activation": "sigmoid"}, "use order norm-act-conv or another activation"),
+        ({"zero_last": True, "activation": "relu"}, "zero_last needs order norm-act-conv"),
+        ({"zero_last": True, "activation": "sigmoid"}, "zero_last needs order norm-act-conv"),
     ],
 )
 def test_settings_that_have_no_network_are_refused(changes, message):

@@ -40,7 +40,7 @@ def test_numbers_are_those_of_the_parts():
             "equivalent",
             "equivalent, for 40 patients rule out a difference of 0.02 or more either way.",
         ),
-        (0.01, 0.08, 20, "inconclusive", "they would likely show one of 0.053 or more."),
+        (0.01, 0.08, 20, "inconclusive", "they would probably show a true one of 0.053 or more."),
         (0.2, 0.01, 4, "inconclusive", "with 4 patients p is 0.125 at best, whatever the difference; at least 6"),
     ],
 )

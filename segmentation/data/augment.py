@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from segmentation.config import AugmentSettings
 from segmentation.data import intensity
-from segmentation.data.pictures import PictureAugmentation
+from segmentation.data.augment_pictures import PictureAugmentation
 from segmentation.data.warp import LINEAR, NEAREST, needed_size, rotation, warp
 
 Image = NDArray[np.float32]

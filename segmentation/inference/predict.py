@@ -13,9 +13,9 @@ import numpy as np
 from segmentation import SkipSegError, is_lack_of_memory
 from segmentation.config import PredictSettings
 from segmentation.data.hardware import hardware_of, return_freed_memory
-from segmentation.inference.budget import room_for_arrays
 from segmentation.inference.cases import Work, find_work, map_ending, mask_ending, read_work
 from segmentation.inference.manifest import Manifest, source_signature
+from segmentation.inference.memory import room_for_arrays
 from segmentation.inference.predictor import Extra, Predictor, Segmentation
 from segmentation.model.folder import read_description
 from segmentation.plain import to_plain

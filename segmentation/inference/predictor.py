@@ -26,7 +26,7 @@ from segmentation.data.transforms import (
 from segmentation.inference.backend import Backend
 from segmentation.inference.backends import CheckedBackend, open_backend
 from segmentation.inference.postprocess import Step, apply_steps, common_steps
-from segmentation.inference.uncertainty import entropy, variance
+from segmentation.inference.uncertainty import entropy, most_probable, variance
 from segmentation.inference.window import Cut, Place, SlidingWindow, WindowCount
 from segmentation.model.folder import read_description
 from segmentation.scans import Scan
@@ -225,7 +225,7 @@ class Predictor:
         for index, plane in enumerate(restore_planes(planes, prepared, scan, self.preprocessing)):
             each = plane.reshape(members, -1, *plane.shape[1:])
             mean = each[0] if members == 1 else each.mean(axis=0)
-            _most_probable(mean, out=decided[index])
+            most_probable(mean, out=decided[index])
             for name, values in maps.items():
                 values[index] = (
                     mean if name == "probabilities" else entropy(mean) if name == "entropy" else variance(each)
@@ -310,17 +310,3 @@ def _compared(about: Mapping[str, Any], name: str) -> Any:
         return about[name]
     found = Preprocessing.from_plain(about[name])
     return replace(found, normalisation=tuple(replace(n, mean=0.0, std=1.0) for n in found.normalisation))
-
-
-def _most_probable(probabilities: NDArray[np.float32], out: NDArray[np.unsignedinteger[Any]]) -> None:
-    """Write the most probable class of shape ``(K, *S)`` into zeros of shape ``(*S)``; ties go to the lower class.
-
-    Raises:
-        SkipSegError: If a probability is NaN, which would pass for background.
-    """
-    best = probabilities[0].copy()
-    for index, values in enumerate(probabilities[1:], start=1):
-        out[values > best] = index
-        np.maximum(best, values, out=best)  # keeps NaN
-    if np.isnan(best).any():
-        raise SkipSegError("the network gives NaN: its weights are damaged, or its training diverged; train anew")

@@ -1,9 +1,10 @@
-"""How sure a prediction is, voxel by voxel: the entropy of probabilities, and the variance between networks.
+"""What probabilities say, voxel by voxel: the most probable class, the entropy, and the variance between networks.
 
-Both read arrays of any extent, so that a large scan can be walked plane by plane, and need two maps beside them.
+All read arrays of any extent, so that a large scan can be walked plane by plane, and need two maps beside them.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,3 +77,27 @@ def variance(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
                 total += np.square(difference, out=difference)
     total /= np.float32(classes * members**2)
     return total
+
+
+def most_probable(probabilities: NDArray[np.float32], out: NDArray[np.unsignedinteger[Any]]) -> None:
+    """Write the most probable class; ties go to the lower one.
+
+    Args:
+        probabilities: Shape ``(K, *S)``.
+        out: Zeros of shape ``(*S)`` to write into.
+
+    Raises:
+        SkipSegError: If a probability is NaN, which would pass for background.
+
+    Examples:
+        >>> classes = np.zeros(2, np.uint8)
+        >>> most_probable(np.array([[0.3, 0.5], [0.7, 0.5]], np.float32), classes)
+        >>> classes
+        array([1, 0], dtype=uint8)
+    """
+    best = probabilities[0].copy()
+    for index, values in enumerate(probabilities[1:], start=1):
+        out[values > best] = index
+        np.maximum(best, values, out=best)  # keeps NaN
+    if np.isnan(best).any():
+        raise SkipSegError("the network gives NaN: its weights are damaged, or its training diverged; train anew")

@@ -19,7 +19,7 @@ from segmentation.report.methods import methods_paragraphs
 from segmentation.report.probes import single_probes
 from segmentation.report.protocol import protocol_of, versions_of
 from segmentation.report.read import COUNTS, MEASURES, Row, Run, Study
-from segmentation.report.sample import sample_size
+from segmentation.report.sample_size import sample_size
 from segmentation.report.scores import (
     Key,
     Scores,

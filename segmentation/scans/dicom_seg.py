@@ -20,7 +20,7 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 from segmentation import SkipSegError, __version__
 from segmentation.runs import atomic_path
 from segmentation.scans.dicom import series_grid
-from segmentation.scans.placement import placed_frames, read_dicom_seg
+from segmentation.scans.dicom_seg_read import placed_frames, read_dicom_seg
 from segmentation.scans.scan import Grid
 from segmentation.scans.segments import is_dicom_seg, read_segments
 from segmentation.scans.series import one_line_errors

@@ -13,9 +13,9 @@ from segmentation import SkipSegError
 from segmentation.scans import metaimage, nifti, nrrd, picture
 from segmentation.scans.blocks import BLOCK_BYTES, Layout, empty_volume, release, spans, stack
 from segmentation.scans.dicom import read_series, series_grid
+from segmentation.scans.dicom_seg_read import read_dicom_seg
 from segmentation.scans.find import file_ending
 from segmentation.scans.geometry import grid_difference
-from segmentation.scans.placement import read_dicom_seg
 from segmentation.scans.scan import Grid, Scan
 from segmentation.scans.segments import is_dicom_seg
 from segmentation.scans.workspace import Workspace

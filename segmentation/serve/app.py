@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from segmentation import __version__
 from segmentation.config import ServeSettings
 from segmentation.data.hardware import hardware_of
-from segmentation.inference.budget import parse_bytes
+from segmentation.inference.memory import parse_bytes
 from segmentation.runs import user_cache
 from segmentation.serve import api, browse, page
 from segmentation.serve.catalogue import Catalogue

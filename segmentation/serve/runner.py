@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segmentation import SkipSegError
-from segmentation.inference.budget import parse_bytes
+from segmentation.inference.memory import parse_bytes
 from segmentation.serve.catalogue import Catalogue
 from segmentation.serve.process import Limits, StoppedError, TaskError, Worker
 from segmentation.serve.records import Job, MissingError

@@ -8,7 +8,7 @@ import pytest
 
 from segmentation.config import AugmentSettings
 from segmentation.data.augment import NoAugmentation, VolumeAugmentation, VolumeChange, build_augmentation
-from segmentation.data.pictures import with_margin
+from segmentation.data.augment_pictures import with_margin
 
 STRONG = AugmentSettings(strength=2.0, flip_axes=[0, 1])
 PATCHES = {2: (20, 26), 3: (9, 14, 12)}

@@ -5,7 +5,7 @@ import pytest
 
 from segmentation import SkipSegError
 from segmentation.data.hardware import peak_memory
-from segmentation.inference.budget import MARGIN, parse_bytes, room_for_arrays
+from segmentation.inference.memory import MARGIN, parse_bytes, room_for_arrays
 
 
 @pytest.mark.parametrize(("text", "amount"), [("1KiB", 1024), ("3 mb", 3_000_000), ("2.5Gi", 5 * 2**29), ("77", 77)])

@@ -26,7 +26,7 @@ from segmentation.scans import (
     rtstruct,
 )
 from segmentation.scans.dicom_seg import write_dicom_seg
-from segmentation.scans.placement import read_dicom_seg
+from segmentation.scans.dicom_seg_read import read_dicom_seg
 from segmentation.scans.rtstruct import fill_even_odd
 from segmentation.scans.segments import read_segments
 from segmentation.scans.series import choose_series

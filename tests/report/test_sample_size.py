@@ -3,7 +3,7 @@
 from segmentation.report.page import write_report
 from segmentation.report.read import read_study
 from segmentation.report.results import build_results
-from segmentation.report.sample import sample_size
+from segmentation.report.sample_size import sample_size
 
 
 def contrast(find, exclude, detectable=0.1, seeds=1, declared=True, high=0.2):

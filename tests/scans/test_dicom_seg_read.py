@@ -13,7 +13,7 @@ from pydicom.uid import JPEGLSLossless, generate_uid
 from segmentation import SkipSegError
 from segmentation.scans import Scan, grid_difference, read_label_map, read_scan, read_series
 from segmentation.scans.dicom_seg import write_dicom_seg
-from segmentation.scans.placement import read_dicom_seg
+from segmentation.scans.dicom_seg_read import read_dicom_seg
 from segmentation.scans.segments import is_dicom_seg, read_segments
 
 MakeStudy = Callable[..., Path]

@@ -4,8 +4,10 @@ The name of an entry is a hash over the bytes of the source files, the label rul
 changed scan or a changed plan therefore never meets a stale entry, and an entry is never changed once it stands.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmentation import SkipSegError
-from segmentation.data.manifest import Case, Dataset
+from segmentation.data.manifest import Case, Dataset, name_few
 from segmentation.data.preprocessing import Preprocessing
 from segmentation.data.transforms import prepare_image, prepare_label_map
 from segmentation.progress import track
@@ -23,6 +25,8 @@ from segmentation.runs import content_hash, file_hash, read_json, write_bytes, w
 from segmentation.scans import read_label_map, read_scan
 from segmentation.scans.blocks import c_order
 from segmentation.scans.workspace import Workspace
+
+log = logging.getLogger(__name__)
 
 CACHE_VERSION = 1
 """Raised whenever the same input would give other arrays."""
@@ -58,6 +62,10 @@ class CachedCase:
         """Bytes of the arrays in memory."""
         return sum(int(_load(self.folder / name, False).nbytes) for name in ("image.b2nd", "labels.b2nd"))
 
+    def vanished(self) -> list[str]:
+        """Classes that the label map holds, and the prepared one does not."""
+        return list(read_json(self.folder / "case.json").get("vanished", ()))
+
     def foreground(self) -> list[NDArray[np.int32]]:
         """Voxel coordinates of each foreground class that is present, shape ``(n, len(S))``."""
         index = read_json(self.folder / "case.json")
@@ -74,7 +82,18 @@ def cache_cases(dataset: Dataset, cases: Iterable[Case], preprocessing: Preproce
         OSError: If the disk is full; finished cases stay.
     """
     with track(list(cases), "prepare", "cases") as listed:
-        return [cache_case(dataset, case, preprocessing, cache) for case in listed]
+        cached = [cache_case(dataset, case, preprocessing, cache) for case in listed]
+    vanished = {case.name: case.vanished() for case in cached}
+    for name in dataset.foreground:
+        if few := name_few([case for case, classes in vanished.items() if name in classes]):
+            _warn_once(f"{few}: no voxel of {name} is left at this spacing; a finer data.spacing_mm keeps it")
+    return cached
+
+
+@cache
+def _warn_once(text: str) -> None:
+    """Say something once, however often the arrays are asked for."""
+    log.warning("%s", text)
 
 
 def cache_case(dataset: Dataset, case: Case, preprocessing: Preprocessing, cache: Path) -> CachedCase:
@@ -104,12 +123,16 @@ def cache_case(dataset: Dataset, case: Case, preprocessing: Preprocessing, cache
     _store(folder / "image.b2nd", image, (1, *chunk), (1, *block))
     del image
     labels = prepare_label_map(label_scan, preprocessing, len(dataset.classes))
-    del label_scan
-    places = [foreground_voxels(labels == value) for value in dataset.foreground.values()]
+    places = {name: foreground_voxels(labels == value) for name, value in dataset.foreground.items()}
+    classes, stored = dataset.foreground, label_scan.array
+    vanished = [name for name, found in places.items() if not len(found) and bool((stored == classes[name]).any())]
+    del label_scan, stored
     _store(folder / "labels.b2nd", labels, chunk, block)
-    _store(folder / "foreground.b2nd", np.concatenate(places) if places else np.zeros((0, labels.ndim), np.int32))
+    coordinates = np.concatenate([*places.values()]) if places else np.zeros((0, labels.ndim), np.int32)
+    _store(folder / "foreground.b2nd", coordinates)
     # Written last: an entry with case.json is whole.
-    write_json(folder / "case.json", {"case": case.name, "foreground": [len(place) for place in places]})
+    counts = [len(found) for found in places.values()]
+    write_json(folder / "case.json", {"case": case.name, "foreground": counts, "vanished": vanished})
     return cached
 
 

@@ -16,6 +16,7 @@ from segmentation.data.manifest import Case, Dataset, name_few
 from segmentation.metrics.masks import common_box
 from segmentation.scans import Scan, grid_difference, read_label_map, read_scan
 from segmentation.scans.blocks import BLOCK_BYTES, file_blocks, spans
+from segmentation.scans.segments import is_dicom_seg
 
 Severity = Literal["error", "warning", "note"]
 
@@ -188,7 +189,9 @@ def _read_labels(case: Case, scan: Scan, dataset: Dataset) -> tuple[NDArray[Any]
     if case.label is None:
         return None, []
     try:
-        labels = read_label_map(case.label, remap=dataset.label_remap)
+        # A DICOM segmentation may leave out empty frames: only its scan tells where it ends.
+        like = scan if is_dicom_seg(case.label) else None
+        labels = read_label_map(case.label, like, dataset.label_remap)
     except (SkipSegError, OSError) as error:
         code = "label-values" if _is_readable(case.label) else "unreadable"
         return None, [Finding("error", code, (case.name,), str(error))]

@@ -1,5 +1,6 @@
 """A predicted label map and the reference it is scored against: reading them, and finding them in folders."""
 
+import re
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,8 +10,11 @@ import numpy as np
 
 from segmentation import SkipSegError
 from segmentation.data.manifest import name_few
-from segmentation.scans import Scan, file_ending, grid_difference, read_label_map
-from segmentation.scans.find import ENDINGS
+from segmentation.scans import Scan, grid_difference, read_label_map
+from segmentation.scans.find import ENDINGS, known_ending
+from segmentation.scans.segments import is_dicom_seg
+
+_SEG_ENDING = re.compile(r"(\.labelmap)?\.dcm$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -62,10 +66,14 @@ def read_pair(pair: CasePair) -> tuple[Scan, Scan]:
         SkipSegError: If a file cannot be read or the grids differ; the message begins with the case.
     """
     with naming(pair.case):
+        # A DICOM segmentation may leave out empty frames: only the other map tells where it ends.
+        if pair.prediction is not None and is_dicom_seg(pair.reference):
+            prediction = read_label_map(pair.prediction)
+            return prediction, read_label_map(pair.reference, prediction, pair.label_remap)
         reference = read_label_map(pair.reference, remap=pair.label_remap)
         if pair.prediction is None:
             return Scan(np.zeros_like(reference.array), reference.affine), reference
-        prediction = read_label_map(pair.prediction)
+        prediction = read_label_map(pair.prediction, reference if is_dicom_seg(pair.prediction) else None)
         if difference := grid_difference(prediction, reference):
             raise SkipSegError(
                 f"prediction and reference differ in {difference}; write the prediction in the frame of its scan, "
@@ -77,7 +85,7 @@ def read_pair(pair: CasePair) -> tuple[Scan, Scan]:
 def find_masks(folder: Path) -> dict[str, Path]:
     """Find the label maps in a folder: file name without its ending to path, sorted by name.
 
-    Hidden files, folders and files of other formats are passed over.
+    A DICOM segmentation is known by its content. Hidden files, folders and files of other formats are passed over.
 
     Raises:
         SkipSegError: If the folder is missing, holds no label maps, or two of one name.
@@ -87,11 +95,19 @@ def find_masks(folder: Path) -> dict[str, Path]:
     files = [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
     masks: dict[str, Path] = {}
     for file in files:
-        if file.name.lower().endswith(ENDINGS):
-            name = file.name[: -len(file_ending(file))]
-            if name in masks:
-                raise SkipSegError(f"{folder} holds {masks[name].name} and {file.name} for one case; remove one")
-            masks[name] = file
+        if (name := _case_of(file)) is None:
+            continue
+        if name in masks:
+            raise SkipSegError(f"{folder} holds {masks[name].name} and {file.name} for one case; remove one")
+        masks[name] = file
     if not masks:
-        raise SkipSegError(f"{folder} holds no label maps; known are {name_few(ENDINGS, most=len(ENDINGS))}")
+        known = name_few(ENDINGS, most=len(ENDINGS))
+        raise SkipSegError(f"{folder} holds no label maps; known are {known} and DICOM segmentations")
     return masks
+
+
+def _case_of(file: Path) -> str | None:
+    """File name of a label map without its ending; ``None`` for any other file."""
+    if ending := known_ending(file):
+        return file.name[: -len(ending)]
+    return _SEG_ENDING.sub("", file.name) if is_dicom_seg(file) else None

@@ -48,6 +48,10 @@ def _deviations(study: Study) -> Iterator[str]:
         used = sorted({str(found[package]) for found in versions if package in found})
         if len(used) > 1:
             yield f"The runs were made with different versions of {package}: {', '.join(used)}."
+    for what in ("device", "precision"):
+        used = sorted({str(run.record[what]) for run in study.finished if what in run.record})
+        if len(used) > 1:
+            yield f"The runs were not computed alike: {what} was {', '.join(used)}."
 
 
 def _added(key: str, entries: Any) -> str:

@@ -241,6 +241,13 @@ def _notes(study: Study) -> list[str]:
         )
     if any(run.settings.get("select") == "best" for run in study.finished):
         notes.append("Weights were chosen on the held-out fold (select: best), so the scores are optimistic.")
+    if any(run.settings.get("patience") for run in study.finished):
+        steps = sorted({run.steps for run in study.finished if run.steps})
+        lengths = f", after {steps[0]} to {steps[-1]} steps" if len(steps) > 1 else ""
+        notes.append(
+            f"Trainings could end early by the scores of the held-out fold (patience){lengths}: these are optimistic, "
+            "and conditions may differ by their length."
+        )
     return notes
 
 

@@ -9,6 +9,7 @@ as far as its operations give the same bits every time.
 
 import io
 import random
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,8 @@ class SafeCheckpointIO(CheckpointIO):
             SkipSegError: If the file is damaged or holds anything else.
         """
         try:
+            if damaged := zipfile.ZipFile(path).testzip():  # PyTorch itself does not look at the checksums
+                raise zipfile.BadZipFile(damaged)
             return torch.load(path, map_location=map_location or "cpu", weights_only=True)
         except Exception as error:  # torch.load raises many kinds for a damaged file
             raise SkipSegError(

@@ -91,7 +91,7 @@ class Source:
     Attributes:
         path: Where it lies.
         dataset: All cases.
-        hash: Of what a training can learn from: voxels, label values, their meaning, and patients.
+        hash: Of :func:`hash_dataset`.
         fingerprint: What planning looks at.
         volumes: Case to its number of foreground voxels.
     """
@@ -122,9 +122,12 @@ def open_source(path: Path, cache: Path | None) -> Source:
 
 
 def hash_dataset(dataset: Dataset, report: CheckReport) -> str:
-    """Hash what a training can learn from: voxels, label values, their meaning, and patients."""
+    """Hash what a training can learn from: voxels and how they lie, label values, their meaning, and patients."""
     patients = {case.name: case.patient for case in dataset.cases}
-    cases = [(name, patients[name], facts.image_sha256, facts.label_sha256) for name, facts in report.facts.items()]
+    cases = [
+        (name, patients[name], facts.image_sha256, facts.label_sha256, facts.spacing_mm, facts.orientation)
+        for name, facts in report.facts.items()
+    ]
     return content_hash({"cases": cases, "labels": dict(dataset.labels), "channels": list(dataset.channel_names)})
 
 

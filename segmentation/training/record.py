@@ -89,4 +89,5 @@ def describe_run(job: Job) -> dict[str, Any]:
 @cache
 def _versions() -> dict[str, str]:
     """Versions that decide the numbers; looked up once, for a study of hundreds of runs asks for them each time."""
-    return {"skipseg": __version__, **{name: version(name) for name in ("torch", "pytorch-lightning", "monai")}}
+    packages = ("torch", "pytorch-lightning", "numpy", "scipy", "opencv-python-headless", "albumentations", "blosc2")
+    return {"skipseg": __version__, **{name: version(name) for name in packages}}

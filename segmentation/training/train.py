@@ -208,8 +208,25 @@ def finish_run(folder: Path, job: Job, task: SegmentationTask, history: History)
         },
     }
     save_model(folder, job.architecture, weights, description)
-    outcome = {"epochs": len(history.rows), "best_epoch": history.best_epoch if history.best_epoch >= 0 else None}
+    device, precision = computed_on(settings)
+    best_epoch = history.best_epoch if history.best_epoch >= 0 else None
+    outcome = {"epochs": len(history.rows), "best_epoch": best_epoch, "device": device, "precision": precision}
     set_state(folder, job, "finished", **outcome)
+
+
+def uses_cuda(settings: TrainSettings) -> bool:
+    """Whether a training computes on a GPU."""
+    return settings.device != "cpu" and torch.cuda.is_available()
+
+
+def computed_on(settings: TrainSettings) -> tuple[str, str]:
+    """What a training computes on, ``"cpu"`` or the name of the GPU, and in which arithmetic."""
+    cuda = uses_cuda(settings)
+    device = torch.cuda.get_device_name() if cuda else "cpu"
+    if settings.precision != "auto":
+        return device, settings.precision
+    in_hardware = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+    return device, ("bf16" if in_hardware else "fp16") if cuda else "fp32"
 
 
 def build_trainer(settings: TrainSettings, callbacks: Sequence[pl.Callback], rank: Rank) -> pl.Trainer:
@@ -227,11 +244,8 @@ def build_trainer(settings: TrainSettings, callbacks: Sequence[pl.Callback], ran
     # With its deterministic algorithms PyTorch fills every new tensor with NaN, to show who reads it too early. The
     # setting belongs to a module that replaces itself when it is loaded, which a type checker does not see.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
-    cuda = settings.device != "cpu" and torch.cuda.is_available()
-    precision: Any = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}.get(settings.precision)
-    if precision is None:
-        in_hardware = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
-        precision = ("bf16-mixed" if in_hardware else "16-mixed") if cuda else "32-true"
+    cuda, (_, arithmetic) = uses_cuda(settings), computed_on(settings)
+    precision: Any = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[arithmetic]
     return pl.Trainer(
         accelerator="gpu" if cuda else "cpu",
         devices=rank.devices,

@@ -210,3 +210,14 @@ def test_a_folder_is_hashed_by_its_files(tmp_path):
     before = source_hash(tmp_path)
     (tmp_path / "b").write_text("c")
     assert source_hash(tmp_path) != before
+
+
+def test_a_structure_that_the_spacing_swallows_is_told(dataset, tmp_path, caplog):
+    coarse = replace(PREPROCESSING, spacing_mm=(60.0, 60.0, 60.0))
+    (case,) = cache_cases(dataset, dataset.cases[:1], coarse, tmp_path / "cache")
+    assert case.vanished()
+    told = "'case_00': no voxel of lesion is left at this spacing; a finer data.spacing_mm keeps it"
+    assert [record.message for record in caplog.records if "lesion" in record.message] == [told]
+    cache_cases(dataset, dataset.cases[:1], coarse, tmp_path / "cache")
+    assert caplog.text.count(told) == 1
+    assert not cache_case(dataset, dataset.cases[0], PREPROCESSING, tmp_path / "cache").vanished()

@@ -20,12 +20,13 @@ from PIL import Image
 
 from segmentation import SkipSegError
 from segmentation.config import PredictSettings
+from segmentation.evaluation.evaluate import evaluate_folders
 from segmentation.inference.manifest import Manifest
 from segmentation.inference.predict import predict
 from segmentation.inference.predictor import Predictor
 from segmentation.model.folder import write_description
 from segmentation.runs import read_json
-from segmentation.scans import read_label_map, read_scan
+from segmentation.scans import read_label_map, read_scan, write_label_map
 from segmentation.scans.dicom_seg import read_dicom_seg
 from tests.inference.test_predictor import ask, write_model, write_series, write_volume
 
@@ -170,6 +171,11 @@ def test_a_dicom_segmentation_lies_on_its_series(models: list[Path], tmp_path: P
     expected = Predictor.load(models[0])(scan)
     assert expected.any()
     np.testing.assert_array_equal(read.array[0], expected)
+    references = tmp_path / "references"
+    write_label_map(references / "ct.nii.gz", expected, scan)
+    for maps in ((tmp_path / "out", references), (references, tmp_path / "out")):
+        scores = evaluate_folders(*maps, tmp_path / "scores", overlays=0)["all"]
+        assert scores["dice"]["policy"]["estimate"] == 1, "either may be the segmentation"
 
 
 def test_codes_of_the_dataset_reach_the_segmentation(tmp_path: Path):

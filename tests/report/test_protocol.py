@@ -60,11 +60,14 @@ def test_missing_runs_and_other_versions_are_deviations(study_writer, tmp_path):
     folder = study_writer(tmp_path, folds=4, skip=("c1-f3-s0",))
     for run, version in (("c0-f0-s0", "2.12"), ("c1-f0-s0", "2.13")):
         record = folder / "runs" / run / "run.json"
-        write_json(record, read_json(record) | {"versions": {"torch": version, "monai": "1.6"}})
+        device = {"2.12": "cpu", "2.13": "NVIDIA H200"}[version]
+        found = {"versions": {"torch": version, "numpy": "2.4"}, "device": device, "precision": "fp32"}
+        write_json(record, read_json(record) | found)
     write_json(folder / "runs" / "c0-f1-s0" / "run.json", {"state": "failed", "error": "loss is nan at step 17"})
     assert protocol_of(read_study(folder))["deviations"] == [
         "2 of 8 planned runs are not in these numbers: 1 failed, 1 not started.",
         "The runs were made with different versions of torch: 2.12, 2.13.",
+        "The runs were not computed alike: device was NVIDIA H200, cpu.",
     ]
 
 

@@ -73,12 +73,19 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, lightnings_choice):
     assert not (tmp_path / "sprung").exists()
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "text", "pickle"])
+@pytest.mark.parametrize("damage", ["empty", "cut", "text", "pickle", "one bit"])
 def test_damaged_checkpoint_is_one_line(tmp_path, damage):
     path = tmp_path / "last.ckpt"
     SafeCheckpointIO().save_checkpoint({"weights": torch.ones(300)}, path)
     whole = path.read_bytes()
-    damaged = {"empty": b"", "cut": whole[: len(whole) // 2], "text": b"hello", "pickle": pickle.dumps({"a": 1})[:-1]}
+    place = whole.index(torch.ones(9).numpy().tobytes())
+    damaged = {
+        "empty": b"",
+        "cut": whole[: len(whole) // 2],
+        "text": b"hello",
+        "pickle": pickle.dumps({"a": 1})[:-1],
+        "one bit": whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :],
+    }
     path.write_bytes(damaged[damage])
     with pytest.raises(SkipSegError, match="delete it to start over") as caught:
         SafeCheckpointIO().load_checkpoint(path)

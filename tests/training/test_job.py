@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
@@ -56,6 +57,16 @@ def test_place_and_speed_are_no_part_of_identity(pictures, tmp_path, tiny):
 def test_everything_else_is(pictures, tmp_path, tiny, change):
     settings = tiny(pictures, tmp_path / "run")
     assert make_job(tiny(pictures, tmp_path / "run", change)).identity != make_job(settings).identity
+
+
+@pytest.mark.parametrize("change", [np.diag([-1.0, 1, 1, 1]), np.diag([1.0, 1, 3, 1])], ids=["mirrored", "spacing"])
+def test_a_mended_header_changes_identity(make_dataset, tmp_path, tiny, change):
+    dataset = make_dataset(tmp_path / "data", dims=3, patients=3)
+    before = make_job(tiny(dataset, tmp_path / "run")).identity
+    for file in (*dataset.cases[0].images, dataset.cases[0].label):
+        image = nib.nifti1.load(file)
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), image.affine @ change), file)
+    assert make_job(tiny(dataset, tmp_path / "run")).identity != before
 
 
 def test_more_labels_than_a_byte_tells_apart_are_refused(own_pictures, monkeypatch):

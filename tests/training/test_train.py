@@ -66,6 +66,8 @@ def test_folder(finished):
     }  # fmt: skip
     record = read_json(finished / "run.json")
     assert (record["state"], record["epochs"]) == ("finished", EPOCHS)
+    assert (record["device"], record["precision"]) == ("cpu", "fp32")
+    assert record["versions"].keys() >= {"torch", "numpy", "albumentations"}
     assert set(record["train_cases"]).isdisjoint(record["val_cases"])
     assert record["parameters"] == sum(weight.numel() for weight in load_model(finished).network.parameters())
     rows = read_csv(finished / "metrics.csv")

@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data_prep.disk import alone
 from segmentation import SettingsError, SkipSegError
 from segmentation.data.manifest import Dataset
 
@@ -61,7 +62,8 @@ def prepare(name: str, out: Path, source: Path | None = None, options: Mapping[s
     """Turn a public source into a dataset folder, whole or not at all.
 
     An interruption at any moment leaves no dataset folder, and the next call starts afresh and gives the same
-    bytes. A finished dataset of the same source and settings is left as it is.
+    bytes. A finished dataset of the same source and settings is left as it is. Where another process prepares a
+    dataset in the same place, its end is waited for.
 
     Args:
         name: One of :data:`SOURCES`.
@@ -90,7 +92,10 @@ def prepare(name: str, out: Path, source: Path | None = None, options: Mapping[s
     if name == "phantom":
         if source is not None:
             raise SettingsError(f"phantom is made, not read: leave out the source, got {source}")
-        return module.prepare(out, options or {})
-    if options:
+        given: Any = options or {}
+    elif options:
         raise SettingsError(f"{name} takes no options, got {', '.join(options)}")
-    return module.prepare(out, source)
+    else:
+        given = source
+    with alone(out.parent):
+        return module.prepare(out, given)

@@ -1,5 +1,7 @@
 """Open a source at hand: a folder as it is, or a zip or tar archive, unpacked so that nothing can leave its folder."""
 
+import gzip
+import lzma
 import shutil
 import stat
 import tarfile
@@ -13,6 +15,17 @@ from typing import IO, NamedTuple, cast
 
 from data_prep.disk import writing
 from segmentation import SkipSegError
+
+_DAMAGED = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    lzma.LZMAError,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+)
+"""What the readers of archives raise for damaged ones."""
 
 
 @contextmanager
@@ -74,7 +87,7 @@ def unpack(archive: Path, folder: Path, only: str = "") -> None:
                 _write_members(archive, folder, only, _tar_members(tarred))
         else:
             raise SkipSegError(f"{archive} is neither a folder nor a zip or tar archive; give one of these as source")
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, NotImplementedError) as error:
+    except _DAMAGED as error:
         raise SkipSegError(f"{archive} is damaged ({error}); fetch it again") from None
 
 

@@ -1,12 +1,16 @@
-"""Say in one line that the disk is full or a folder cannot be written."""
+"""What a disk asks for: one program at a time in a folder, and one line where it is full or cannot be written."""
 
 import errno
+import fcntl
+import logging
 import os
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from segmentation import SkipSegError
+
+log = logging.getLogger(__name__)
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
@@ -27,3 +31,24 @@ def writing(target: Path) -> Generator[None, None, None]:
         raise SkipSegError(
             f"{target} cannot be written ({reason}); nothing was kept, make room or choose another folder"
         ) from None
+
+
+@contextmanager
+def alone(folder: Path) -> Generator[None, None, None]:
+    """Wait until no other program prepares a dataset in ``folder``, and keep others waiting while the block runs.
+
+    The lock is the kernel's, on the folder itself: no file is left behind, and a process that is killed gives it back.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a disk that knows no locks
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.warning("another program prepares a dataset in %s; waiting for its end", folder)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

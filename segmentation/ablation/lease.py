@@ -7,6 +7,7 @@ holds a lease, a numbered file in the run folder, and writes into it again and a
 number, which only one can, and a worker that finds its own lease replaced ends itself at once.
 """
 
+import errno
 import json
 import os
 import random
@@ -66,8 +67,9 @@ def leased(folder: Path) -> Generator[None]:
         yield
     finally:
         over.set()
-        if _is_mine(path, descriptor):
-            path.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that does not answer; the lease is known as dead by its process
+            if _is_mine(path, descriptor):
+                path.unlink(missing_ok=True)
         os.close(descriptor)
 
 
@@ -157,8 +159,10 @@ def _is_mine(path: Path, descriptor: int) -> bool:
     """Tell whether ``path`` is still the file that is open, and no later lease stands."""
     try:
         return path.stat().st_ino == os.fstat(descriptor).st_ino and leases(path.parent)[-1] == path
-    except (OSError, IndexError):
+    except IndexError:
         return False
+    except OSError as error:  # a disk that does not answer says nothing; whoever took over stands there when it does
+        return error.errno not in (errno.ENOENT, errno.ESTALE)
 
 
 def _beat(path: Path, descriptor: int, over: threading.Event) -> None:

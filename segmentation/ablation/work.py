@@ -19,23 +19,24 @@ from segmentation.training.record import read_config
 def work(folder: Path) -> str | None:
     """Train, segment and score the frozen run in ``folder``, or continue it, once nobody else works on it.
 
-    What is printed goes to ``log.txt`` in the folder. In a process that does nothing else: the seeds and threads
-    of the run stay behind.
+    What is printed goes to ``log.txt`` in the folder, below what an attempt before left there. In a process that does
+    nothing else: the seeds and threads of the run stay behind.
 
     Returns:
         Why it failed, in one line; ``None`` if the run is finished.
     """
-    with leased(folder), (folder / "log.txt").open("w", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
+    with leased(folder):
         if is_done(folder):
             return None
-        from segmentation.ablation.cell import run_cell  # brings PyTorch, which a launcher that only waits can spare
+        with (folder / "log.txt").open("a", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
+            from segmentation.ablation.cell import run_cell  # brings PyTorch, which a launcher that waits can spare
 
-        try:
-            with attempt(folder):
-                run_cell(read_config(folder / "config.yaml"))
-        except Exception:  # whatever ended the run is written down, and the other runs go on
-            traceback.print_exc()
-            return failure(folder)
+            try:
+                with attempt(folder):
+                    run_cell(read_config(folder / "config.yaml"))
+            except Exception:  # whatever ended the run is written down, and the other runs go on
+                traceback.print_exc()
+                return failure(folder)
     return None
 
 

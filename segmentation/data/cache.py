@@ -137,9 +137,9 @@ def cache_case(dataset: Dataset, case: Case, preprocessing: Preprocessing, cache
 
 
 def source_hash(path: Path) -> str:
-    """Hash the bytes of a file, or of every file of a folder in the order of their names."""
+    """Hash the bytes of a file, or of every file below a folder in the order of their names."""
     if path.is_dir():
-        return content_hash([file_hash(item) for item in sorted(path.iterdir()) if item.is_file()])
+        return content_hash([file_hash(item) for item in sorted(path.rglob("*")) if item.is_file()])
     return file_hash(path)
 
 

@@ -14,13 +14,18 @@ def times_of(study: Study) -> dict[str, Any]:
     """Collect what the runs took, for each and as means over the runs of a condition with their range."""
     return {
         "note": NOTE,
-        "train_seconds": sum(run.timing.get("train_seconds") or 0 for run in study.finished),
+        "train_seconds": sum(_train_seconds(run) or 0 for run in study.finished),
         "conditions": {
             name: {measure: _mean(map(read, study.runs_of(name))) for measure, read in _OF_A_RUN.items()}
             for name in study.conditions
         },
         "runs": {run.id: {measure: read(run) for measure, read in _OF_A_RUN.items()} for run in study.finished},
     }
+
+
+def _train_seconds(run: Run) -> float | None:
+    """Time of a training that was not interrupted; of a resumed one only the end was timed."""
+    return None if run.timing.get("resumed") else run.timing.get("train_seconds")
 
 
 def _predict_seconds_per_case(run: Run) -> float | None:
@@ -30,7 +35,7 @@ def _predict_seconds_per_case(run: Run) -> float | None:
 
 
 _OF_A_RUN: dict[str, Callable[[Run], float | None]] = {
-    "train_seconds": lambda run: run.timing.get("train_seconds"),
+    "train_seconds": _train_seconds,
     "predict_seconds": lambda run: run.timing.get("predict_seconds"),
     "predict_seconds_per_case": _predict_seconds_per_case,
     "peak_memory_mb": lambda run: run.timing.get("peak_memory_mb"),

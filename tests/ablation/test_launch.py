@@ -146,6 +146,7 @@ def test_added_condition_starts_only_its_runs_and_failed_runs_are_tried_again(
     assert changed(out, before) == {runs["add"].id}
     record = read_json(runs["add"].folder / "run.json")
     assert (record["state"], "error" in record) == ("finished", False)
+    assert "Traceback" in (runs["add"].folder / "log.txt").read_text(), "what the attempt before said stays"
     write_report(out)
     assert list(read_json(out / "results.json")["conditions"]) == list(conditions)
 

@@ -1,5 +1,6 @@
 """Leases: one worker at a time on a run, though the kernel's lock ends at the machine."""
 
+import errno
 import json
 import os
 import signal
@@ -169,3 +170,17 @@ def test_of_many_workers_one_has_the_lease(tmp_path):
         worker.join()
     assert most == [1] * 8
     assert leases(tmp_path) == []
+
+
+@pytest.mark.parametrize(("code", "mine"), [(errno.EIO, True), (errno.ENOTCONN, True), (errno.ENOENT, False)])
+def test_a_disk_that_does_not_answer_takes_no_lease_away(tmp_path, monkeypatch, code, mine):
+    def fail(self: Path) -> None:
+        raise OSError(code, "gone")
+
+    with leased(tmp_path):
+        (path,) = leases(tmp_path)
+        descriptor = os.open(path, os.O_RDONLY)
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "stat", fail)
+            assert lease._is_mine(path, descriptor) is mine
+        os.close(descriptor)

@@ -82,8 +82,10 @@ def change_image(dataset):
 
 
 def change_label(dataset):
-    shutil.copy(dataset.cases[1].label, dataset.cases[0].label)
-    shutil.copy(dataset.cases[1].images[0], dataset.cases[0].images[0])
+    label = nib.nifti1.load(dataset.cases[0].label)
+    values = np.asarray(label.dataobj).copy()
+    values[0, 0, 0] = 1 - values[0, 0, 0]
+    nib.save(nib.Nifti1Image(values, label.affine), dataset.cases[0].label)
     return dataset, PREPROCESSING
 
 
@@ -204,11 +206,13 @@ def test_large_structures_are_remembered_by_an_even_spread():
     assert foreground_voxels(np.zeros((3, 4), bool)).shape == (0, 2)
 
 
-def test_a_folder_is_hashed_by_its_files(tmp_path):
-    for name in "ab":
+@pytest.mark.parametrize("changed", ["b", "study/series/c"])
+def test_a_folder_is_hashed_by_all_files_below_it(tmp_path, changed):
+    (tmp_path / "study" / "series").mkdir(parents=True)
+    for name in ("a", "b", "study/series/c"):
         (tmp_path / name).write_text(name)
     before = source_hash(tmp_path)
-    (tmp_path / "b").write_text("c")
+    (tmp_path / changed).write_text("other")
     assert source_hash(tmp_path) != before
 
 

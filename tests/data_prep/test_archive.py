@@ -5,6 +5,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data_prep.archive import locate, opened, unpack
@@ -108,6 +109,18 @@ def test_refuses_a_damaged_archive_and_leaves_nothing(tmp_path, write, how):
     with pytest.raises(SkipSegError, match="damaged"), opened(tmp_path / "a.dat", tmp_path / "out"):
         pass
     assert [p.name for p in tmp_path.iterdir()] == ["a.dat"]
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:xz"])
+def test_a_flipped_bit_in_any_archive_is_damage(tmp_path, mode):
+    (tmp_path / "noise").write_bytes(np.random.default_rng(0).bytes(50_000))
+    with tarfile.open(tmp_path / "a.tar", mode) as bundle:
+        bundle.add(tmp_path / "noise", "noise")
+    content = bytearray((tmp_path / "a.tar").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "a.tar").write_bytes(content)
+    with pytest.raises(SkipSegError, match=r"a\.tar is damaged"), opened(tmp_path / "a.tar", tmp_path / "out"):
+        pass
 
 
 def test_a_folder_is_read_in_place_and_a_copy_is_removed(tmp_path):

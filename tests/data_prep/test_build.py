@@ -148,6 +148,20 @@ def test_kill_9_then_rerun_equals_uninterrupted(tmp_path, tree, root):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "whole"]
 
 
+def test_two_at_once_give_one_whole_dataset(tmp_path):
+    command = [sys.executable, "-m", "segmentation", "prepare", "phantom", "--out", str(tmp_path / "out")]
+    command += ["--phantom.cases", "60", "--phantom.size", "96"]
+    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / ".out.partial").exists() and first.poll() is None:
+        time.sleep(0.01)
+    second = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert first.wait() == 0
+    assert first.stderr
+    first.stderr.close()
+    assert "another program prepares a dataset" in second.stderr
+    assert len(list((tmp_path / "out" / "imagesTr").iterdir())) == 60
+
+
 def test_hash_of_a_folder_follows_content_and_not_place(tmp_path):
     hashes = []
     for place, content in (("a", b"x"), ("b", b"x"), ("c", b"y")):

@@ -74,6 +74,12 @@ def test_whole_part_of_a_killed_download_is_taken(server):
     assert fetch.download(url, "md5", MD5).read_bytes() == CONTENT
 
 
+def test_a_damaged_file_in_the_cache_is_fetched_again(server):
+    _, url = server
+    fetch.download(url, "md5", MD5).write_bytes(b"damaged")
+    assert fetch.download(url, "md5", MD5).read_bytes() == CONTENT
+
+
 def test_wrong_checksum_is_refused_and_not_kept(server):
     _, url = server
     with pytest.raises(SkipSegError, match=f"set.tar.* has md5 {MD5}, not the expected 0000"):

@@ -27,6 +27,15 @@ def test_times_are_means_over_runs_and_prediction_is_per_case(study_writer, tmp_
     assert times["train_seconds"] == pytest.approx(100 + 300 + 2 * 754.2)
 
 
+def test_a_resumed_training_has_no_time_of_its_own(study_writer, tmp_path):
+    folder = study_writer(tmp_path, folds=2)
+    write_json(folder / "runs" / "c0-f0-s0" / "timing.json", {"train_seconds": 1.0, "resumed": True})
+    write_json(folder / "runs" / "c0-f1-s0" / "timing.json", {"train_seconds": 300.0, "resumed": False})
+    times = times_of(read_study(folder))
+    assert times["conditions"]["concat"]["train_seconds"] == {"mean": 300.0, "low": 300.0, "high": 300.0, "runs": 1}
+    assert times["train_seconds"] == pytest.approx(300 + 2 * 754.2)
+
+
 def test_figures_hold_one_point_for_each_condition(study_writer, tmp_path):
     results = build_results(read_study(study_writer(tmp_path, folds=2, arms=ARMS)))
     parameters, macs = cost_figures(results, "Dice")  # times of the fake runs are all the same

@@ -143,6 +143,13 @@ class NetworkSettings:
             not (self.input_skip and self.long_skip == "fullscale"),
             "input_skip has no meaning with long_skip fullscale, whose decoder maps have other channels",
         )
+        kinds = {self.long_skip, *self.long_skip_levels.values()}
+        nothing = self.long_skip_gradient == "backward_only" or self.long_skip_placebo == "zeros"
+        require(
+            not ("mul" in kinds and nothing),
+            "long_skip mul multiplies by what passes: with long_skip_gradient backward_only or placebo zeros nothing "
+            "of the decoder's own map is left; use add",
+        )
         stuck = self.order == "conv-norm-act" and self.activation in ("relu", "sigmoid")
         require(
             not (self.zero_last and stuck),

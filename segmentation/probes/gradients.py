@@ -193,10 +193,12 @@ def profile(network: nn.Module, loss: LossFunction, batches: Sequence[Batch], de
         depth: Of the network.
 
     Returns:
-        ``layers`` (fields of :class:`LayerGradient`), ``blocks``, ``V``, ``C`` and ``slope``.
+        ``layers`` (fields of :class:`LayerGradient`), ``blocks``, ``V``, ``C`` and ``slope``. The three indices are of
+        the convolution units: a projection on a short skip lies beside them, not among them. Where a network has none
+        (U-Net 3+), V and slope are of all layers.
     """
     layers = layer_gradients(network, loss, batches)
-    size = [layer.gradient for layer in layers]
+    size = [layer.gradient for layer in layers if ".units." in layer.name] or [layer.gradient for layer in layers]
     blocks = block_gradients(layers, depth)
     indices = {"V": vanishing_index(size), "C": centre_starvation(blocks), "slope": slope(size)}
     return {"layers": [asdict(layer) for layer in layers], "blocks": blocks, **indices}

@@ -1,8 +1,9 @@
 """Feature reuse inside dense blocks: how strongly each unit reads each earlier map (Huang et al. 2017, figure 5).
 
 In a dense block (arXiv:1608.06993) unit t reads the block's input (source 0) and the outputs of units 0 to t-1
-(sources 1 to t). The map holds the mean |W| of unit t over the channels of source s, divided by the largest of its
-row: 1 is the source that the unit reads most. The last row is the 1x1 unit that brings the stack back.
+(sources 1 to t); where a branch is a bottleneck of three convolutions, its first one reads. The map holds the mean |W|
+of unit t over the channels of source s, divided by the largest of its row: 1 is the source that the unit reads most.
+The last row is the 1x1 unit that brings the stack back.
 """
 
 import numpy as np
@@ -25,13 +26,14 @@ def reuse_map(block: ConvBlock) -> NDArray[np.float64]:
     """Reuse map of a dense block.
 
     Returns:
-        Shape ``(T + 1, T + 1)`` for T units, the last row for the 1x1 unit; nan for sources that come later.
+        Shape ``(T + 1, T + 1)`` for T branches, the last row for the 1x1 unit; nan for sources that come later.
     """
-    units = [unit for unit in (*block.units, block.fuse) if isinstance(unit, ConvUnit)]
-    first, growth = (weight_of(units[0].conv).shape[axis] for axis in (1, 0))
+    convs = [weight_of(unit.conv) for unit in (*block.units, block.fuse) if isinstance(unit, ConvUnit)]
+    units = [*convs[: -1 : block.span], convs[-1]]
+    first, growth = units[0].shape[1], convs[block.span - 1].shape[0]
     found = np.full((len(units), len(units)), np.nan)
     for row, unit in enumerate(units):
-        found[row, : row + 1] = source_means(weight_of(unit.conv), [first, *[growth] * row])
+        found[row, : row + 1] = source_means(unit, [first, *[growth] * row])
     return found / np.nanmax(found, axis=1, keepdims=True)
 
 

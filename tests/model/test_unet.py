@@ -423,6 +423,8 @@ def test_a_description_of_another_depth_is_refused(options):
     [
         ({"long_skip_permute": [1, 0], "long_skip_placebo": "dup"}, "dup has no meaning with long_skip_permute"),
         ({"long_skip": "fullscale", "input_skip": True}, "input_skip has no meaning with long_skip fullscale"),
+        ({"long_skip": "mul", "long_skip_gradient": "backward_only"}, "long_skip mul multiplies by what passes"),
+        ({"long_skip_levels": {1: "mul"}, "long_skip_placebo": "zeros"}, "long_skip mul multiplies by what passes"),
         ({"zero_last": True, "activation": "relu"}, "zero_last needs order norm-act-conv"),
         ({"zero_last": True, "activation": "sigmoid"}, "zero_last needs order norm-act-conv"),
     ],

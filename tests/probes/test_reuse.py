@@ -21,6 +21,17 @@ def test_map_of_a_block_whose_weights_name_their_source():
     np.testing.assert_allclose(reuse_map(block), [[1, nan, nan], [0.25, 1, nan], [0.25, 1, 0.5]])
 
 
+def test_a_branch_of_three_convolutions_reads_by_its_first():
+    block = ConvBlock(NetworkSettings(block="bottleneck"), 2, 3, 4, (3, 3), "dense", convs=2)
+    readers = [block.units[0], block.units[3], block.fuse]
+    with torch.no_grad():
+        for unit, weights in zip(readers, ([5.0], [1.0, 4.0], [2.0, 8.0, 4.0]), strict=True):
+            for place, weight in zip(([0, 3], [3, 5], [5, 7]), weights, strict=False):
+                unit[0].weight[:, place[0] : place[1]] = weight
+    nan = np.nan
+    np.testing.assert_allclose(reuse_map(block), [[1, nan, nan], [0.25, 1, nan], [0.25, 1, 0.5]])
+
+
 def test_only_dense_blocks_are_mapped():
     settings = NetworkSettings(depth=1, width=4, short_skip="dense", short_skip_where=["encoder", "decoder"])
     assert list(dense_blocks(UNet(settings, 2, 1, 2))) == ["encoder.0", "decoder.0"]

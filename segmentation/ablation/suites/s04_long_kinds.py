@@ -4,6 +4,7 @@ from typing import Any
 
 from segmentation.ablation.suites.bench import DEFAULTS, train_and_score
 from segmentation.ablation.suites.suite import Cell, Findings, Found, Suite, above, gain, replicates
+from segmentation.ablation.suites.tost import equivalent
 from segmentation.ablation.suites.views import bars_of, table_of
 from segmentation.config import NetworkSettings
 from segmentation.model.budget import solve_widths
@@ -22,6 +23,9 @@ TASKS: dict[str, dict[str, Any]] = {
     "thin": {"task": "thin", "noise": 0.3},
     "texture": {"task": "texture", "difficulty": 0.8, "noise": 0.1},
 }
+
+MARGIN = 0.02
+"""Difference of Dice that counts as none."""
 
 
 def resolve(network: dict[str, Any]) -> dict[str, Any]:
@@ -60,15 +64,15 @@ def _judge(found: Found, grid: Any) -> Findings:
         )
         for arm in ("zeros", "dup")
     ]
+    gains = {task: gain(dice[task]["concat"], dice[task]["none"]) for task in dice}
     others = [
-        above(
-            f"{task}: concat minus none", expected, gain(dice[task]["concat"], dice[task]["none"]), 0.0, decides=False
-        )
-        for task, expected in (("blob", "above 0, smaller than on thin"), ("texture", "about 0"))
+        above("blob: concat minus none", "above 0", gains["blob"], 0.0, decides=False),
+        above("thin minus blob: gain of concat", "above 0", gain(gains["thin"], gains["blob"]), 0.0, decides=False),
+        equivalent("texture: concat minus none", gains["texture"], MARGIN, decides=False),
     ]
     return Findings(
         readouts=[
-            above("thin: concat minus none", "above 0.2", gain(thin["concat"], thin["none"]), 0.2),
+            above("thin: concat minus none", "above 0.2", gains["thin"], 0.2),
             above(
                 "thin: add minus none with the parameters of concat",
                 "above 0: capacity does not replace the skip",

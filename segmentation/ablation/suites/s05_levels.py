@@ -104,18 +104,20 @@ def _judge(found: Found, grid: Any) -> Findings:
     thin = dice["thin"]
     top = [values[0] for values in shapley["thin"]]
     rest = [max(values[1:]) for values in shapley["thin"]]
+    lost, blob = (gain(dice[task]["L0 L1 L2"], dice[task]["L1 L2"]) for task in ("thin", "blob"))
     return Findings(
         readouts=[
             above("thin: Shapley value of L0 minus that of the next level", "above 0", gain(top, rest), 0.0),
-            above("thin: Dice lost without L0", "above 0", gain(thin["L0 L1 L2"], thin["L1 L2"]), 0.0),
+            above("thin: Dice lost without L0", "above 0", lost, 0.0),
             *_hits(planted, grid["needed_hits"]),
             above(
-                "blob: Dice lost without L0",
-                "above 0, less than on thin",
-                gain(dice["blob"]["L0 L1 L2"], dice["blob"]["L1 L2"]),
-                0.0,
-                decides=False,
+                "thin: lost without L0 less that without L1", "above 0", gain(thin["L0 L2"], thin["L1 L2"]), 0.0, False
             ),
+            above(
+                "thin: lost without L0 less that without L2", "above 0", gain(thin["L0 L1"], thin["L1 L2"]), 0.0, False
+            ),
+            above("blob: Dice lost without L0", "above 0", blob, 0.0, decides=False),
+            above("thin minus blob: Dice lost without L0", "above 0", gain(lost, blob), 0.0, decides=False),
         ],
         reading=[
             "Shapley values share the gain of all skips among the levels: the mean of what a level adds to each "

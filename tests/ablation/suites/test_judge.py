@@ -138,7 +138,7 @@ def test_s05_finds_the_level_that_was_planted():
 
 def mechanism(batch):
     flat = dict.fromkeys(s06_mechanism.ARMS, 0.8)
-    return scored({"batch norm": flat | batch, "no norm": flat})
+    return scored({"batch norm": flat | batch, "no norm": flat, "batch norm, concat": flat})
 
 
 def test_s06_rule():

@@ -38,8 +38,9 @@ def write_volume(
 ) -> None:
     """Write a scan and its errors in the scan's own frame, shrunk to :data:`MOST_VOXELS`.
 
-    The intensity of a shrunk voxel is the mean of its voxels. Its code is the most frequent one of those inside
-    that have any, so that no error vanishes, however small. The same input gives the same bytes.
+    The intensity of a shrunk voxel is the mean of its voxels. Its code is the most frequent error inside, and agreement
+    only where there is none: no error vanishes, however small, and thin ones look thicker. The same input gives the
+    same bytes.
 
     Args:
         folder: Where the files go.
@@ -112,14 +113,17 @@ def _blocks(array: NDArray[Any], factors: Sequence[int], beyond: Any) -> NDArray
 
 
 def _shrunk_codes(codes: NDArray[np.unsignedinteger], factors: Sequence[int]) -> NDArray[np.unsignedinteger]:
-    """Most frequent code of each block, where it has any."""
+    """Most frequent error of each block; agreement where it has none."""
     blocks = _blocks(codes, factors, "constant")
     shrunk = np.zeros(blocks.shape[:3], codes.dtype)
-    most = np.zeros(blocks.shape[:3], int)
-    for code in np.unique(codes[codes != 0]):
-        count = np.count_nonzero(blocks == code, axis=-1)
-        shrunk[count > most] = code
-        most = np.maximum(most, count)
+    found = np.unique(codes[codes != 0])
+    agreed = (found - 1) % len(COLOURS) == 0
+    for group in (found[agreed], found[~agreed]):  # an error goes over agreement, however few its voxels
+        most = np.zeros(blocks.shape[:3], int)
+        for code in group:
+            count = np.count_nonzero(blocks == code, axis=-1)
+            shrunk[count > most] = code
+            most = np.maximum(most, count)
     return shrunk
 
 

@@ -63,7 +63,17 @@ const SkipSegNiiVue = (() => {
       draw(options) { model.change("opts", { ...model.get("opts"), ...options }); model.message("draw_scene"); },
       scene(values) { model.change("scene", values); model.message("draw_scene"); },
       message: (...message) => model.message(...message),
-      end() { ended(); canvas.getContext("webgl2").getExtension("WEBGL_lose_context")?.loseContext(); element.replaceChildren(); },
+      end() {
+        model.change("volumes", []);   // its module lives as long as the page, and would keep the voxels
+        canvas.remove();               // NiiVue takes this for its end, and stops to listen to the window
+        setTimeout(() => {             // once it has let go of its volumes
+          ended();
+          models.length = 0;
+          model.received = () => {};
+          canvas.getContext("webgl2").getExtension("WEBGL_lose_context")?.loseContext();
+        });
+        element.replaceChildren();
+      },
     };
   }
 

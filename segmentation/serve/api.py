@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Header, HTTPException, Request, Response
 from fastapi.responses import FileResponse
 
 from segmentation import __version__
@@ -85,7 +85,6 @@ def _add_general(router: APIRouter, parts: Parts) -> None:
     )
     async def upload(
         request: Request,
-        filename: Annotated[str, Query(max_length=1000, description="Not used: content alone decides")] = "",
         content_type: Annotated[str, Header(include_in_schema=False)] = "",
     ) -> UploadView:
         return view_upload(await _received(parts, request, content_type))

@@ -44,7 +44,8 @@ def segment(task: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any
 
     Returns:
         ``formats`` that can be downloaded, with the file of each; ``voxels`` and ``volumes_ml`` of each class (None
-        for a picture), ``warnings``, ``steps`` of post-processing in words, ``kind``, and ``has_uncertainty``.
+        for a picture), ``labels``, ``warnings``, ``steps`` of post-processing in words, ``kind``, and
+        ``has_uncertainty``.
 
     Raises:
         SkipSegError: If the scan cannot be segmented by this model.
@@ -63,12 +64,14 @@ def segment(task: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any
         file.unlink()
     (out / "predicted").rmdir()
     volumes = about.get("volume_ml") or dict.fromkeys(about["voxels"])
+    model = read_description(Path(task["model"]))
     return {
         "formats": formats,
         "voxels": about["voxels"],
         "volumes_ml": volumes,
         "warnings": [cleaned(text) for text in (*about["warnings"], *warnings)],
-        "steps": _steps_in_words(read_description(Path(task["model"]))),
+        "labels": {name: value for name, value in model["labels"].items() if value},
+        "steps": _steps_in_words(model),
         "kind": task["kind"],
         "has_uncertainty": (out / UNCERTAINTY).exists(),
     }

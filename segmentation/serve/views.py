@@ -89,6 +89,7 @@ class JobView:
         formats: In which its mask can be downloaded.
         volumes_ml: Of each class; None for a picture.
         voxels: Of each class.
+        labels: Value of each class in the mask.
         warnings: What to know about the scan or the result.
         seconds: That it took.
         windows_done, windows: Of the network over the scan, while it runs.
@@ -110,6 +111,7 @@ class JobView:
     formats: list[Format]
     volumes_ml: dict[str, float | None]
     voxels: dict[str, int]
+    labels: dict[str, int]
     warnings: list[str] = field(default_factory=list)
     seconds: float | None = None
     windows_done: int | None = None
@@ -154,6 +156,7 @@ def view_job(job: Job, store: Store, runner: Runner) -> JobView:
         formats=list(job.result.get("formats", {})),
         volumes_ml=job.result.get("volumes_ml", {}),
         voxels=job.result.get("voxels", {}),
+        labels=job.result.get("labels", {}),
         warnings=job.result.get("warnings", []),
         seconds=job.seconds,
         windows_done=progress.done if known else None,

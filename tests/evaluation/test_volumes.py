@@ -87,6 +87,18 @@ def test_no_error_vanishes_and_the_most_frequent_one_is_shown(tmp_path):
     assert np.count_nonzero(codes) == 2
 
 
+def test_an_error_goes_over_agreement_however_few_its_voxels(tmp_path):
+    prediction, reference = masks((400, 100, 40))
+    reference[200:202, 50:52, 5] = prediction[200:202, 50:52, 5] = 1
+    prediction[201, 51, 5] = 0  # three voxels agree, one is missed
+    reference[300:302, 50:52, 9] = prediction[300:302, 50:52, 9] = 1
+    facts, _, errors = written(tmp_path, prediction=prediction, reference=reference, affine=np.diag([1.0, 1, 5, 1]))
+    kinds = {entry["value"]: entry["kind"] for entry in facts["labels"]}
+    codes = np.asarray(errors.dataobj)
+    shown = [kinds[int(codes[place])] for place in ((100, 25, 5), (150, 25, 9))]
+    assert shown == ["missed (FN)", "agreement (TP)"]
+
+
 def test_the_place_to_look_at_lies_amid_the_errors(tmp_path):
     prediction, reference = masks((30, 30, 12))
     reference[3:9, 3:9, 2] = 1

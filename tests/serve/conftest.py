@@ -102,7 +102,7 @@ class Server:
 
     def upload(self, content: bytes | Path, name: str = "Doe^Jane.bin") -> httpx.Response:
         data = content.read_bytes() if isinstance(content, Path) else content
-        return self.client.post("/api/uploads", params={"filename": name}, files={"file": (name, data)})
+        return self.client.post("/api/uploads", files={"file": (name, data)})
 
     def submit(self, upload: str, model: str = "lung/volumes", **options: Any) -> httpx.Response:
         return self.client.post("/api/jobs", json={"upload": upload, "model": model, **options})

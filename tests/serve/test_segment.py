@@ -71,7 +71,8 @@ def test_the_mask_of_a_picture_is_that_of_predict(models: Path, scans: dict[str,
 
 def test_the_result_says_what_was_done_to_the_mask(scans: dict[str, Path], tmp_path: Path):
     folder = write_model(tmp_path / "model", 2)
-    assert segmented(scans["picture"], folder, tmp_path / "plain")[0]["steps"] == []
+    result = segmented(scans["picture"], folder, tmp_path / "plain")[0]
+    assert (result["steps"], result["labels"]) == ([], {"bright": 1})
     steps = [{"kind": "fill_holes", "label": 1}, {"kind": "remove_small", "label": 1, "minimum_mm3": 12.5}]
     told = {"keep_largest": True, "postprocess": {"steps": steps}}
     write_description(folder, dict(read_description(folder)) | told)

@@ -28,6 +28,9 @@ const POLITE = {
   500: "Something went wrong on the server; its log says more",
 };
 
+/** Whether a refusal passes: no answer from a server or a proxy that starts anew, or too many requests. */
+export const isPassing = ({ status }) => status === 0 || status === 429 || status >= 502;
+
 /** Ask for something below /api. Reading is tried again when the server asks to wait a little. */
 export async function api(path, { method = "GET", json = null, as = "json", signal = null } = {}) {
   for (let waits = 0; ; ) {
@@ -91,7 +94,7 @@ export async function upload(file, onProgress, signal) {
 function send(file, onProgress, signal) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
-    request.open("POST", `/api/uploads?filename=${encodeURIComponent(file.name)}`);
+    request.open("POST", "/api/uploads");
     for (const [name, value] of Object.entries(authorisation())) request.setRequestHeader(name, value);
     request.upload.addEventListener("progress", (event) => event.lengthComputable && onProgress(event.loaded / event.total));
     request.addEventListener("load", () => resolve(request));
@@ -99,7 +102,7 @@ function send(file, onProgress, signal) {
     request.addEventListener("abort", () => reject(new DOMException("stopped", "AbortError")));
     signal?.addEventListener("abort", () => request.abort());
     const form = new FormData();
-    form.append("file", file);
+    form.append("file", file, "scan"); // names may be of patients: content alone decides
     request.send(form);
   });
 }
@@ -128,7 +131,7 @@ function askToken() {
     field.value = "";
     dialog.oncancel = (event) => event.preventDefault();
     dialog.addEventListener("close", () => {
-      sessionStorage.setItem(TOKEN, field.value.trim());
+      sessionStorage.setItem(TOKEN, field.value.replace(/[^!-~]/g, "")); // a token has no other characters
       field.value = "";
       asking = null;
       resolve();

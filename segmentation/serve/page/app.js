@@ -25,9 +25,8 @@ async function show(first) {
   document.title = `${title} · SkipSeg`;
   markCurrent();
   try {
-    const drawn = draw(main, location.hash.match(pattern), signal);
-    if (!first) focusHeading(main);
-    await drawn;
+    if (!first) focusHeading(main); // before drawing, for some views draw at once
+    await draw(main, location.hash.match(pattern), signal);
   } catch (error) {
     if (error.name === "AbortError" || signal.aborted) return;
     if (!(error instanceof Refusal)) console.error(error);

@@ -1,6 +1,6 @@
 /** The view of one job, or of two on the same scan side by side: progress, then what was found. */
 
-import { api } from "./api.js";
+import { api, isPassing } from "./api.js";
 import { comparison, others } from "./compare.js";
 import { el, say } from "./dom.js";
 import { isBusy, stateText } from "./jobs.js";
@@ -9,9 +9,6 @@ import { nameOf } from "./memory.js";
 import { repeat } from "./repeat.js";
 import { findings } from "./result.js";
 import { duration } from "./words.js";
-
-/** Refusals that pass: no answer from a server that starts anew, or too many requests. */
-const PASSING = new Set([0, 429]);
 
 /** What is under way: a bar, words, and a button that stops it. */
 function progressOf(id) {
@@ -40,7 +37,7 @@ function progressOf(id) {
 }
 
 /** One job's part of the view; resolves when the job has come to its end. */
-async function follow(id, models, images, place, signal) {
+async function follow(id, images, place, signal) {
   const progress = progressOf(id);
   const title = el("h2", {}, "…");
   const inside = el("div", {}, progress.element);
@@ -51,9 +48,9 @@ async function follow(id, models, images, place, signal) {
       last = await api(`jobs/${id}`, { signal });
     } catch (error) {
       if (error.name === "AbortError") return false;
-      inside.replaceChildren(el("p", { class: "note", role: "alert" }, error.message));
+      if (inside.textContent !== error.message) inside.replaceChildren(el("p", { class: "note", role: "alert" }, error.message));
       last = null;
-      return PASSING.has(error.status);
+      return isPassing(error);
     }
     title.textContent = last.model;
     if (!progress.element.isConnected) inside.replaceChildren(progress.element);
@@ -61,25 +58,27 @@ async function follow(id, models, images, place, signal) {
     return isBusy(last);
   }, 700, signal);
   if (signal.aborted || last === null) return null;
-  const model = models.find((each) => each.name === last.model) ?? null;
-  const found = await findings(last, model, images, inside, signal);
+  const found = await findings(last, images, inside, signal);
   say(`${last.model}: ${stateText(last)}.`);
   return found;
 }
 
 /** Draw the view of the jobs `ids` into `main`. */
 export async function showJobs(main, ids, signal) {
-  const models = await api("models", { signal });
   const images = new Map(); // the scan is fetched once for both jobs
-  const heading = el("h1", { tabindex: "-1", class: "file" }, "…");
+  const heading = el("h1", { tabindex: "-1", class: "file" }, await titleOf(ids[0], signal));
   const places = ids.map(() => el("section", { class: "result" }));
   const both = el("section", { class: "both", hidden: true });
   main.replaceChildren(el("p", { class: "kicker" }, el("a", { href: "#/" }, "Segment another scan")), heading, el("div", { class: ids.length > 1 ? "beside" : "single" }, places), both);
-  heading.textContent = await titleOf(ids[0], signal);
-  const found = await Promise.all(ids.map((id, at) => follow(id, models, images, places[at], signal)));
+  const found = await Promise.all(ids.map((id, at) => follow(id, images, places[at], signal)));
   if (!found.every(Boolean)) return;
   if (found.length === 2 && found[0].job.upload === found[1].job.upload) link(found[0].view, found[1].view);
-  both.replaceChildren(...(await (found.length === 2 ? comparison(found[0], found[1]) : others(found[0].job, signal))));
+  try {
+    both.replaceChildren(...(await (found.length === 2 ? comparison(found[0], found[1]) : others(found[0].job, signal))));
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    both.replaceChildren(el("p", { class: "note", role: "alert" }, error.message)); // what was found stays
+  }
   both.hidden = !both.childElementCount;
 }
 

@@ -6,6 +6,14 @@ import { showSlices } from "./slices.js";
 
 const LIBRARY = "/static/niivue.js";
 
+/** Voxels along an axis that this browser's viewer can draw; above it NiiVue drops the mask and reads colours as greys. */
+function mostDrawn() {
+  const gl = document.createElement("canvas").getContext("webgl2");
+  const most = gl?.getParameter(gl.MAX_3D_TEXTURE_SIZE) ?? Infinity; // without WebGL 2 the viewer says so itself
+  gl?.getExtension("WEBGL_lose_context")?.loseContext();
+  return most;
+}
+
 /**
  * Show a scan and its mask, at the middle of what the mask marks.
  * @param {HTMLElement} place Where.
@@ -21,7 +29,8 @@ export async function look(place, { image, mask, uncertainty, labels, name }) {
   const moved = (to) => listeners.forEach((listener) => listener(to));
   const marked = await readNifti(mask);
   const at = middleOf(marked);
-  const viewer = await globalThis.SkipSegViewer?.mount(stage, {
+  const large = Math.max(...marked.size) > mostDrawn();
+  const viewer = large ? null : await globalThis.SkipSegViewer?.mount(stage, {
     image: { name: "scan.nii.gz", data: image },
     masks: [{ name: `${name}.nii.gz`, data: mask, labels }],
     scalars: uncertainty ? [{ name: "Uncertainty", data: uncertainty }] : [],
@@ -31,8 +40,10 @@ export async function look(place, { image, mask, uncertainty, labels, name }) {
   });
   if (viewer) return { ...found, at, go: (to) => viewer.locate(...to), end: () => viewer.dispose() };
   const slices = el("div");
-  if (!stage.childElementCount) stage.append(el("p", { class: "quiet" }, "The viewer of volumes is not installed on this server."));
-  stage.append(el("p", { class: "quiet" }, "Slices are shown instead, in the order of the file's voxels."), slices);
+  if (large) stage.append(el("p", { class: "quiet" }, "This scan is larger than this browser's viewer can draw."));
+  else if (!stage.childElementCount) stage.append(el("p", { class: "quiet" }, "The viewer of volumes is not installed on this server."));
+  const sides = marked.size[2] > 1 ? " across the file's third axis, with the patient's right on the left where they are axial or coronal" : "";
+  stage.append(el("p", { class: "quiet" }, `Slices are shown instead${sides}.`), slices);
   const shown = showSlices(slices, { scan: await readNifti(image), mask: marked, labels, moved });
   return { ...found, at: shown.first, go: shown.setSlice, end: () => slices.remove() };
 }

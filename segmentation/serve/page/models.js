@@ -6,7 +6,7 @@ import { number } from "./words.js";
 const MOST = 2;
 
 /** Classes that are drawn, background left out. */
-export const classesOf = (model) => model.labels.filter((label) => label.value !== 0);
+const classesOf = (model) => model.labels.filter((label) => label.value !== 0);
 
 /** Dice of held-out patients with its interval, or that none is known. */
 function scoreText(scores, name) {

@@ -10,6 +10,38 @@ async function plain(buffer) {
   return new Response(new Blob([buffer]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
 }
 
+/** What to read of a header, of NIfTI-1 or NIfTI-2 and in either byte order; `one` and `two` say where a field starts in each. */
+function fieldsOf(bytes) {
+  const view = new DataView(bytes);
+  const sizes = bytes.byteLength < 352 ? [] : [true, false].map((little) => view.getInt32(0, little));
+  const order = sizes.findIndex((size) => size === 348 || size === 540);
+  if (order < 0 || bytes.byteLength < sizes[order]) throw new Error("not a NIfTI file");
+  const [little, second] = [order === 0, sizes[order] === 540];
+  return {
+    little,
+    type: view.getInt16(second ? 12 : 70, little),
+    start: second ? Number(view.getBigInt64(168, little)) : view.getFloat32(108, little),
+    size: (axis) => (second ? Number(view.getBigInt64(16 + 8 * axis, little)) : view.getInt16(40 + 2 * axis, little)),
+    form: (one, two) => (second ? view.getInt32(two, little) : view.getInt16(one, little)),
+    real: (one, two, nth) => (second ? view.getFloat64(two + 8 * nth, little) : view.getFloat32(one + 4 * nth, little)),
+  };
+}
+
+/** From voxels to mm: the sform, else the qform, else the sizes of the voxels. */
+function affineOf({ form, real }, spacing) {
+  if (form(254, 348) > 0) return [0, 4, 8].map((row) => [0, 1, 2, 3].map((column) => real(280, 400, row + column)));
+  const turned = form(252, 344) > 0;
+  const [b, c, d, ...shift] = [0, 1, 2, 3, 4, 5].map((nth) => (turned ? real(256, 352, nth) : 0));
+  const a = Math.sqrt(Math.max(0, 1 - b * b - c * c - d * d));
+  const turn = [
+    [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+    [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+    [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+  ];
+  const sizes = [spacing[0], spacing[1], turned && real(76, 104, 0) < 0 ? -spacing[2] : spacing[2]];
+  return turn.map((row, axis) => [...row.map((part, nth) => part * sizes[nth]), shift[axis]]);
+}
+
 /**
  * Read a volume; its voxels stay as they are stored.
  * @returns {Promise<{size: number[], spacing: number[], values: TypedArray, rgb: boolean, affine: number[][]}>}
@@ -17,18 +49,20 @@ async function plain(buffer) {
  */
 export async function readNifti(buffer) {
   const bytes = await plain(buffer);
-  const head = new DataView(bytes);
-  if (bytes.byteLength < 352 || head.getInt32(0, true) !== 348) throw new Error("not a little-endian NIfTI-1 file");
-  const size = [1, 2, 3].map((axis) => (axis <= head.getInt16(40, true) ? head.getInt16(40 + 2 * axis, true) : 1));
-  const spacing = [1, 2, 3].map((axis) => Math.abs(head.getFloat32(76 + 4 * axis, true)) || 1);
-  const code = head.getInt16(70, true);
-  const Type = TYPES[code === RGB ? 2 : code];
-  if (!Type) throw new Error(`voxels of NIfTI type ${code} cannot be shown`);
-  const start = head.getFloat32(108, true);
-  const count = size[0] * size[1] * size[2] * (code === RGB ? 3 : 1);
-  const values = start % Type.BYTES_PER_ELEMENT ? new Type(bytes.slice(start, start + count * Type.BYTES_PER_ELEMENT)) : new Type(bytes, start, count);
-  const affine = [280, 296, 312].map((row) => [0, 4, 8, 12].map((column) => head.getFloat32(row + column, true)));
-  return { size, spacing, values, rgb: code === RGB, affine };
+  const head = fieldsOf(bytes);
+  const size = [1, 2, 3].map((axis) => (axis <= head.size(0) ? head.size(axis) : 1));
+  const spacing = [1, 2, 3].map((axis) => Math.abs(head.real(76, 104, axis)) || 1);
+  const rgb = head.type === RGB;
+  const Type = TYPES[rgb ? 2 : head.type];
+  if (!Type) throw new Error(`voxels of NIfTI type ${head.type} cannot be shown`);
+  const width = Type.BYTES_PER_ELEMENT;
+  const count = size[0] * size[1] * size[2] * (rgb ? 3 : 1);
+  const own = head.start % width || !head.little ? bytes.slice(head.start, head.start + count * width) : bytes;
+  if (!head.little && width > 1) {
+    const all = new Uint8Array(own);
+    for (let at = 0; at < all.length; at += width) all.subarray(at, at + width).reverse();
+  }
+  return { size, spacing, values: new Type(own, own === bytes ? head.start : 0, count), rgb, affine: affineOf(head, spacing) };
 }
 
 /** Middle of what a mask marks, in mm, or `null` where it marks nothing. */

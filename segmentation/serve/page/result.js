@@ -4,7 +4,6 @@ import { api } from "./api.js";
 import { el, swatch, table } from "./dom.js";
 import { look } from "./look.js";
 import { nameOf } from "./memory.js";
-import { classesOf } from "./models.js";
 import { moment, number, sentence } from "./words.js";
 
 const FORMATS = {
@@ -64,21 +63,22 @@ async function volumesOf(job, images, signal) {
   return { image, mask, uncertainty };
 }
 
-/** Values of the mask of a model that is gone from the server: which class has which is not known any more. */
-function valuesOf(job) {
-  return Object.keys(job.voxels).map((_, at) => ({ name: `value ${at + 1}`, value: at + 1, colour: COLOURS[at % COLOURS.length] }));
+/** Classes of the mask as the job knew them, each in its colour; the model may be another by now, or gone. */
+function labelsOf({ labels }) {
+  const inOrder = Object.entries(labels).sort((one, other) => one[1] - other[1]);
+  return inOrder.map(([name, value], at) => ({ name, value, colour: COLOURS[at % COLOURS.length] }));
 }
 
 /**
  * Draw what a job that has come to its end found.
  * @returns {Promise<object | null>} `{job, labels, mask, view}` of a job that is done.
  */
-export async function findings(job, model, images, place, signal) {
+export async function findings(job, images, place, signal) {
   if (job.state !== "done") {
     place.replaceChildren(el("p", { class: "note" }, sentence(ENDED[job.state], job.error)));
     return null;
   }
-  const labels = model ? classesOf(model) : valuesOf(job);
+  const labels = labelsOf(job);
   const stage = el("div", { class: `stage ${job.kind}` }, el("p", { class: "quiet" }, "Loading the scan …"));
   const until = job.expires ? el("p", { class: "quiet" }, `Kept until ${moment(job.expires)}.`) : null;
   place.replaceChildren(stage, sizes(job, labels), notes(job), downloads(job), until);

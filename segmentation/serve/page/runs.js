@@ -1,6 +1,6 @@
 /** The run browser: studies and their runs, and the curves of one run, live while it trains. */
 
-import { api } from "./api.js";
+import { api, isPassing } from "./api.js";
 import { lineChart } from "./chart.js";
 import { el, table } from "./dom.js";
 import { repeat } from "./repeat.js";
@@ -19,6 +19,9 @@ function runTable(study) {
   return table(`Runs of ${study.name}`, ["Run", "Condition", "Fold", "Seed", "State", "Epochs", "Dice, last"], rows, [2, 3, 5, 6]);
 }
 
+/** What tells an element of the list that can have the focus from the others, also when it is drawn anew. */
+const keyOf = (each) => each.getAttribute("href") ?? each.getAttribute("aria-label");
+
 /** Draw the list of studies; it follows what happens in the folder. */
 export async function showRuns(main, signal) {
   const place = el("div");
@@ -30,10 +33,12 @@ export async function showRuns(main, signal) {
       const studies = await api("studies", { signal });
       problem.hidden = true;
       const text = JSON.stringify(studies);
-      if (text !== drawn && !place.contains(document.activeElement)) {
+      if (text !== drawn) {
         drawn = text;
+        const key = place.contains(document.activeElement) ? keyOf(document.activeElement) : null;
         const sections = studies.map((study) => el("section", {}, el("h2", {}, study.name), study.question ? el("p", { class: "quiet" }, study.question) : null, runTable(study)));
         place.replaceChildren(...(sections.length ? sections : [el("p", { class: "quiet" }, "No runs: start the server with --runs DIR to see the studies in a folder.")]));
+        if (key) [...place.querySelectorAll("a, .scroll")].find((each) => keyOf(each) === key)?.focus({ preventScroll: true });
       }
     } catch (error) {
       if (error.name === "AbortError") return false;
@@ -84,15 +89,16 @@ export async function showRun(main, id, signal) {
     [drawn, known] = [JSON.stringify(points), told];
     return LIVE.has(run.state);
   };
+  const goesOn = await draw(); // the heading has its name when it is shown
   main.replaceChildren(el("p", { class: "kicker" }, el("a", { href: "#/runs" }, "All runs")), heading, state, curves, facts);
-  if (!(await draw())) return;
+  if (!goesOn) return;
   await repeat(async () => {
     try {
       return await draw();
     } catch (error) {
       if (error.name === "AbortError") return false;
       state.textContent = error.message;
-      return error.status === 0 || error.status === 429;
+      return isPassing(error);
     }
   }, 2000, signal);
 }

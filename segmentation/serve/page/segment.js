@@ -12,7 +12,7 @@ const NAMES = { nifti: "NIfTI volume", nrrd: "NRRD volume", picture: "picture", 
 
 /** Area that takes files by drop, click or keyboard. */
 function dropArea(take) {
-  const field = el("input", { type: "file", id: "scan", accept: KINDS, "aria-describedby": "scan-kinds", change: () => field.files.length && take(field.files) });
+  const field = el("input", { type: "file", id: "scan", accept: KINDS, "aria-describedby": "scan-kinds", click: () => { field.value = ""; }, change: () => field.files.length && take(field.files) });
   const area = el("div", { class: "drop" },
     el("label", { for: "scan" }, el("strong", {}, "Drop a scan here"), " or choose a file"), field,
     el("p", { class: "quiet", id: "scan-kinds" }, "NIfTI (.nii, .nii.gz), NRRD, a picture (.png, .tif, .jpg), or one DICOM series as .zip"));

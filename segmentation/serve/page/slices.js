@@ -24,14 +24,16 @@ function fullest({ size, values }) {
   return best;
 }
 
-/** Paint one slice, its rows from the front of a patient backwards. */
+/** Paint one slice as radiologists look at it: the patient's right on the left, the front or the head at the top. */
 function paint(canvas, scan, mask, range, shown, { z, opacity }) {
   const [width, height] = scan.size;
   const picture = new ImageData(width, height);
-  const upwards = scan.affine[1][1] >= 0;
+  const rightwards = scan.affine[0][0] > 0;
+  const [, [, anterior], [, superior]] = scan.affine;
+  const upwards = (Math.abs(anterior) >= Math.abs(superior) ? anterior : superior) >= 0;
   for (let y = 0, to = 0; y < height; y += 1) {
     for (let x = 0; x < width; x += 1, to += 4) {
-      const from = x + width * ((upwards ? height - 1 - y : y) + height * z);
+      const from = (rightwards ? width - 1 - x : x) + width * ((upwards ? height - 1 - y : y) + height * z);
       const colour = shown.get(mask.values[from]);
       for (let part = 0; part < 3; part += 1) {
         const grey = (255 * (scan.values[scan.rgb ? 3 * from + part : from] - range[0])) / (range[1] - range[0]);

@@ -1,5 +1,6 @@
 """The page of `skipseg serve` in Chromium: from a scan to a mask on the disk, and everything that may go wrong."""
 
+import base64
 import re
 import subprocess
 import sys
@@ -96,6 +97,27 @@ def test_the_mask_lies_over_the_scan_and_classes_can_be_hidden(page, scans):
     hidden = coloured_pixels(page)
     assert shown > 500
     assert hidden < shown / 4  # the crosshair stays
+
+
+@pytest.mark.parametrize("form", ["sform", "qform"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_every_kind_of_nifti_is_read(page, kind, order, form):
+    values = np.random.default_rng(0).integers(-900, 900, (5, 4, 3)).astype(np.int16)
+    turn = nib.eulerangles.euler2mat(0.3, -0.2, 1.1)
+    affine = nib.affines.from_matvec(turn @ np.diag([-0.7, 1.2, 3.0]), [9, -7, 5])
+    image = kind(values, affine, kind.header_class(endianness=order))
+    image.set_sform(affine, int(form == "sform"))
+    image.set_qform(affine, int(form == "qform"))
+    read = """async (text) => {
+        const { readNifti } = await import("/static/nifti.js");
+        const found = await readNifti(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer);
+        return { size: found.size, values: [...found.values], affine: found.affine };
+    }"""
+    found = page.evaluate(read, base64.b64encode(image.to_bytes()).decode())
+    assert found["size"] == [5, 4, 3]
+    assert found["values"] == values.ravel(order="F").tolist()
+    np.testing.assert_allclose(found["affine"], affine[:3], atol=1e-4)
 
 
 def test_a_zipped_series_becomes_a_dicom_segmentation(page, room, scans, tmp_path):

@@ -5,6 +5,7 @@ from typing import Any
 
 from segmentation.report.read import Study
 from segmentation.report.tables import counted
+from segmentation.training.record import COMPUTED
 
 AS_PLANNED = "None: every planned run is in these numbers, and nothing was added or changed after registration."
 
@@ -48,7 +49,7 @@ def _deviations(study: Study) -> Iterator[str]:
         used = sorted({str(found[package]) for found in versions if package in found})
         if len(used) > 1:
             yield f"The runs were made with different versions of {package}: {', '.join(used)}."
-    for what in ("device", "precision"):
+    for what in COMPUTED:
         used = sorted({str(run.record[what]) for run in study.finished if what in run.record})
         if len(used) > 1:
             yield f"The runs were not computed alike: {what} was {', '.join(used)}."

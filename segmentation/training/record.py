@@ -17,6 +17,9 @@ from segmentation.runs import is_draft, read_json, write_json, write_text
 from segmentation.training.job import VOLATILE, Job
 
 State = Literal["waiting", "running", "finished", "failed"]
+COMPUTED = ("device", "precision")
+"""What a run was computed on and in which arithmetic, once it has begun."""
+
 _WRITTEN_FIRST = ("config.yaml", "plan.json")
 # libyaml writes the same bytes ten times as fast, where it is there.
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -65,10 +68,32 @@ def open_run(folder: Path, job: Job, protocol: str | None = None) -> State:
 
 
 def set_state(folder: Path, job: Job, state: State, **outcome: Any) -> None:
-    """Write down how far the run in ``folder`` is; the protocol that it was registered under stays."""
+    """Write down how far the run in ``folder`` is.
+
+    The protocol that it was registered under stays. Of a run that was begun with other versions, or computed on
+    something else, both are written down.
+    """
     known = read_json(folder / "run.json")
-    registered = {"protocol": known["protocol"]} if "protocol" in known else {}
-    write_json(folder / "run.json", {"state": state, **describe_run(job), **registered, **outcome})
+    record = {"state": state, **describe_run(job), **outcome}
+    if "protocol" in known:
+        record["protocol"] = known["protocol"]
+    if known["state"] != "waiting":
+        before = known.get("versions", {})
+        record["versions"] = {name: _then(before.get(name), now) for name, now in record["versions"].items()}
+        record |= {name: _then(known.get(name), record[name]) for name in COMPUTED if name in record}
+    write_json(folder / "run.json", record)
+
+
+def _then(before: str | None, now: str) -> str:
+    """What was used before and what is used now, as one text where they differ.
+
+    Examples:
+        >>> _then(None, "2.13"), _then("2.12", "2.13"), _then("2.12, then 2.13", "2.13")
+        ('2.13', '2.12, then 2.13', '2.12, then 2.13')
+    """
+    if before is None:
+        return now
+    return before if before.rpartition(", then ")[2] == now else f"{before}, then {now}"
 
 
 def describe_run(job: Job) -> dict[str, Any]:

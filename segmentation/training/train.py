@@ -41,7 +41,7 @@ from segmentation.training.history import History, ProgressBar
 from segmentation.training.job import Job, make_job
 from segmentation.training.lock import locked
 from segmentation.training.ranks import EndTogether, Rank, RankEnvironment, first_rank
-from segmentation.training.record import open_run, set_state
+from segmentation.training.record import COMPUTED, open_run, set_state
 from segmentation.training.snapshots import SnapshotRecorder
 from segmentation.training.task import SegmentationTask
 from segmentation.training.track import TrackRecorder
@@ -85,7 +85,7 @@ def train(settings: TrainSettings) -> Path:
         return folder
     with locked(folder):
         if open_run(folder, job) != "finished":
-            set_state(folder, job, "running")
+            set_state(folder, job, "running", **dict(zip(COMPUTED, computed_on(job.settings), strict=True)))
             _train(folder, job, rank)
     return folder
 
@@ -208,10 +208,9 @@ def finish_run(folder: Path, job: Job, task: SegmentationTask, history: History)
         },
     }
     save_model(folder, job.architecture, weights, description)
-    device, precision = computed_on(settings)
+    computed = dict(zip(COMPUTED, computed_on(settings), strict=True))
     best_epoch = history.best_epoch if history.best_epoch >= 0 else None
-    outcome = {"epochs": len(history.rows), "best_epoch": best_epoch, "device": device, "precision": precision}
-    set_state(folder, job, "finished", **outcome)
+    set_state(folder, job, "finished", epochs=len(history.rows), best_epoch=best_epoch, **computed)
 
 
 def uses_cuda(settings: TrainSettings) -> bool:

@@ -37,10 +37,10 @@ def writing(target: Path) -> Generator[None, None, None]:
 def alone(folder: Path) -> Generator[None, None, None]:
     """Wait until no other program prepares a dataset in ``folder``, and keep others waiting while the block runs.
 
-    The lock is the kernel's, on the folder itself: no file is left behind, and a process that is killed gives it back.
+    The lock is the kernel's, on the folder itself or the first above it that exists: no file is left behind, and a
+    process that is killed gives it back.
     """
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    folder = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir())
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):  # a disk that knows no locks

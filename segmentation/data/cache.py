@@ -122,11 +122,11 @@ def cache_case(dataset: Dataset, case: Case, preprocessing: Preprocessing, cache
     chunk, block = _layout(image.shape[1:], preprocessing)
     _store(folder / "image.b2nd", image, (1, *chunk), (1, *block))
     del image
+    present = [name for name, value in dataset.foreground.items() if bool((label_scan.array == value).any())]
     labels = prepare_label_map(label_scan, preprocessing, len(dataset.classes))
+    del label_scan
     places = {name: foreground_voxels(labels == value) for name, value in dataset.foreground.items()}
-    classes, stored = dataset.foreground, label_scan.array
-    vanished = [name for name, found in places.items() if not len(found) and bool((stored == classes[name]).any())]
-    del label_scan, stored
+    vanished = [name for name in present if not len(places[name])]
     _store(folder / "labels.b2nd", labels, chunk, block)
     coordinates = np.concatenate([*places.values()]) if places else np.zeros((0, labels.ndim), np.int32)
     _store(folder / "foreground.b2nd", coordinates)

@@ -164,7 +164,8 @@ class PatchDataModule(pl.LightningDataModule):
         self.batch_size = data.batch_size
         self.sampler = EpochSampler(steps_per_epoch * data.batch_size * world, rank, world)
         self.val_sampler = range(rank, max(VALIDATION_PATCHES, world), world)  # every process has one
-        beside = max(world, usable_cores() // torch.get_num_threads())  # so many processes may do the same
+        # So many processes may do the same: of a study on a CPU one a core.
+        beside = world if torch.cuda.is_available() else max(world, usable_cores() // torch.get_num_threads())
         fits = beside * sum(case.nbytes for case in (*train, *val)) < MEMORY_SHARE * free_memory()
         share = data.foreground_share
         self.train_patches = PatchDataset(

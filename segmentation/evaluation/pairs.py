@@ -10,7 +10,7 @@ import numpy as np
 
 from segmentation import SkipSegError
 from segmentation.data.manifest import name_few
-from segmentation.scans import Scan, grid_difference, read_label_map
+from segmentation.scans import Scan, grid_difference, read_label_map, read_scan
 from segmentation.scans.find import ENDINGS, known_ending
 from segmentation.scans.segments import is_dicom_seg
 
@@ -66,9 +66,11 @@ def read_pair(pair: CasePair) -> tuple[Scan, Scan]:
         SkipSegError: If a file cannot be read or the grids differ; the message begins with the case.
     """
     with naming(pair.case):
-        # A DICOM segmentation may leave out empty frames: only the other map tells where it ends.
+        # A DICOM segmentation may leave out empty frames: only the other map, or the scan, tells where it ends.
         if pair.prediction is not None and is_dicom_seg(pair.reference):
-            prediction = read_label_map(pair.prediction)
+            both = is_dicom_seg(pair.prediction) and pair.images
+            scan = read_scan(pair.images, pair.channels) if both else None
+            prediction = read_label_map(pair.prediction, scan)
             return prediction, read_label_map(pair.reference, prediction, pair.label_remap)
         reference = read_label_map(pair.reference, remap=pair.label_remap)
         if pair.prediction is None:

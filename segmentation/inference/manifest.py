@@ -62,8 +62,13 @@ class Manifest:
         return same and None not in self._sizes(case)
 
     def changed(self, name: str) -> list[str]:
-        """Files of a case that stand, and are not as they were written: a mask that was corrected by hand, say."""
+        """Files of a case that stand, and are not as they were written: a mask that was corrected by hand, say.
+
+        None of a case that was begun: an interruption may have come between writing and recording.
+        """
         case = self.content["cases"].get(name, {})
+        if case.get("state") == "begun":
+            return []
         written = case.get("files", {})
         return [
             file for file, size in zip(written, self._sizes(case), strict=True) if size not in (None, written[file])
@@ -75,10 +80,10 @@ class Manifest:
         return case.get("state") == "begun" or bool(case.get("files"))
 
     def begin(self, names: Sequence[str]) -> None:
-        """Keep that cases are about to be segmented that have no mask yet."""
+        """Keep that cases are about to be segmented, and with them the files that they had before."""
         for name in names:
-            if not self.holds(name):
-                self.content["cases"][name] = {"state": "begun", "files": {}}
+            case = self.content["cases"].get(name, {})
+            self.content["cases"][name] = {**case, "state": "begun", "files": case.get("files", {})}
         write_json(self.path, self.content)
 
     def record(self, name: str, source: str, state: str, **facts: Any) -> None:

@@ -74,24 +74,24 @@ def predict(
             log.warning("%d of %d scans were segmented before; --overwrite computes them anew", known, len(works))
         for case in todo:
             case.known = manifest.holds(case.work.name)
-            if not settings.overwrite and (changed := manifest.changed(case.work.name)):
-                case.error = (
-                    case.error or f"{changed[0]} was changed after it was written; move it away, or give --overwrite"
-                )
+            if not (settings.overwrite or case.error) and (changed := manifest.changed(case.work.name)):
+                case.error = f"{changed[0]} was changed after it was written; move it away, or give --overwrite"
+                case.corrected = True
         expected = 0
         if any(case.error is None for case in todo):
             expected = predictor.warm_up()
-            new = [case.work.name for case in todo if not (case.error or _mask(case.work, settings).exists())]
+            ours = [case for case in todo if case.known or not _mask(case.work, settings).exists()]
             try:
                 works[0].root.mkdir(parents=True, exist_ok=True)
-                manifest.begin(new)
+                manifest.begin([case.work.name for case in ours if not case.error])
             except OSError as error:
                 reason = f"{works[0].root} cannot be written to ({error.strerror})"
                 raise SkipSegError(f"{reason}; give a folder for the masks by --output") from None
         space = Workspace(room_for_arrays(settings.memory, expected), works[0].root)
         failed: list[str] = []
         for case in _Pipeline(settings, predictor, space, manifest.content["models"], progress).run(todo):
-            manifest.record(case.work.name, case.source, "failed" if case.error else "done", **case.facts())
+            if not case.corrected:  # what stands is still what the manifest says of it
+                manifest.record(case.work.name, case.source, "failed" if case.error else "done", **case.facts())
             if case.error:
                 failed.append(f"{case.work.name}: {case.error}")
             else:
@@ -133,6 +133,7 @@ class _Case:
     seconds: dict[str, float] = field(default_factory=dict)
     error: str | None = None
     known: bool = False
+    corrected: bool = False
 
     def facts(self) -> dict[str, Any]:
         """What the manifest keeps, plain data."""
@@ -190,7 +191,7 @@ class _Pipeline:
             log.debug("%s failed", case.work.name, exc_info=True)
             case.error = f"internal error, {type(error).__name__}: {' '.join(str(error).split())}"
             if is_lack_of_memory(error):
-                case.error = "out of memory; close other programs, or give --memory less, which takes more disk"
+                case.error = "out of memory; close other programs, or give --batch_size 1 or less --memory"
         if case.error is not None:
             case.scan = case.segmentation = None
             for file in case.files:  # a mask whose maps could not be written is not left behind

@@ -7,7 +7,8 @@ out, g_l = dL/dW_l, and a_l the map that the unit of the layer (convolution, nor
     relative gradient    ||g_l|| / ||W_l||
     activation gradient  A_l = ||dL/da_l|| / sqrt(|a_l|), root mean square over batches
     vanishing index      V = log10(G_1 / G_L), in decades; far below 0: the first layer learns nothing
-    slope                least squares of log10 G_l on the number of layers behind l: decades a layer towards the input
+    slope                least squares of log10 G_l on the number of layers behind l: decades a layer towards the input;
+                         V and slope count convolution units alone, for a projection on a short skip lies beside them
     centre starvation    C = log10 G_B - (log10 G_E0 + log10 G_D0) / 2, where a block of the U-Net has the root mean
                          square over the weights of its convolution units: E0 finest encoder block, B bottleneck, D0
                          finest decoder block; far below 0: the bottleneck learns less than both ends
@@ -193,9 +194,8 @@ def profile(network: nn.Module, loss: LossFunction, batches: Sequence[Batch], de
         depth: Of the network.
 
     Returns:
-        ``layers`` (fields of :class:`LayerGradient`), ``blocks``, ``V``, ``C`` and ``slope``. The three indices are of
-        the convolution units: a projection on a short skip lies beside them, not among them. Where a network has none
-        (U-Net 3+), V and slope are of all layers.
+        ``layers`` (fields of :class:`LayerGradient`), ``blocks``, ``V``, ``C`` and ``slope``. Where no layer is in a
+        convolution unit (U-Net 3+), V and slope are of all layers.
     """
     layers = layer_gradients(network, loss, batches)
     size = [layer.gradient for layer in layers if ".units." in layer.name] or [layer.gradient for layer in layers]

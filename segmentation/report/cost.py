@@ -12,9 +12,11 @@ NOTE = "Times and memory depend on the machine; in results.json they stand apart
 
 def times_of(study: Study) -> dict[str, Any]:
     """Collect what the runs took, for each and as means over the runs of a condition with their range."""
+    seconds = [each for run in study.finished if (each := train_seconds(run)) is not None]
     return {
         "note": NOTE,
-        "train_seconds": sum(_train_seconds(run) or 0 for run in study.finished),
+        "train_seconds": sum(seconds),
+        "timed_runs": len(seconds),
         "conditions": {
             name: {measure: _mean(map(read, study.runs_of(name))) for measure, read in _OF_A_RUN.items()}
             for name in study.conditions
@@ -23,7 +25,7 @@ def times_of(study: Study) -> dict[str, Any]:
     }
 
 
-def _train_seconds(run: Run) -> float | None:
+def train_seconds(run: Run) -> float | None:
     """Time of a training that was not interrupted; of a resumed one only the end was timed."""
     return None if run.timing.get("resumed") else run.timing.get("train_seconds")
 
@@ -35,7 +37,7 @@ def _predict_seconds_per_case(run: Run) -> float | None:
 
 
 _OF_A_RUN: dict[str, Callable[[Run], float | None]] = {
-    "train_seconds": _train_seconds,
+    "train_seconds": train_seconds,
     "predict_seconds": lambda run: run.timing.get("predict_seconds"),
     "predict_seconds_per_case": _predict_seconds_per_case,
     "peak_memory_mb": lambda run: run.timing.get("peak_memory_mb"),

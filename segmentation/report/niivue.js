@@ -65,7 +65,7 @@ const SkipSegNiiVue = (() => {
       message: (...message) => model.message(...message),
       end() {
         model.change("volumes", []);   // its module lives as long as the page, and would keep the voxels
-        canvas.remove();               // NiiVue takes this for its end, and stops to listen to the window
+        document.createElement("div").append(canvas);   // NiiVue takes this for its end, and stops to listen to the window
         setTimeout(() => {             // once it has let go of its volumes
           ended();
           models.length = 0;

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from segmentation.figures import Figure
 from segmentation.report import figures, gallery, plots, tables
-from segmentation.report.cost import cost_figures
+from segmentation.report.cost import cost_figures, train_seconds
 from segmentation.report.html import duration, environment
 from segmentation.report.page import conditions_of, glyph
 from segmentation.report.read import Row, Run, Study, read_study
@@ -75,7 +75,7 @@ class RunView:
         parameters = tables.parameters([run.record["parameters"]] if run.record.get("parameters") else [])
         facts = [
             ("condition", run.condition), ("fold", run.fold), ("seed", run.seed), ("parameters", parameters),
-            ("training", duration(run.timing.get("train_seconds"))),
+            ("training", duration(train_seconds(run))),
         ]  # fmt: skip
         place = {"id": run.id, "condition": run.condition, "fold": run.fold, "seed": run.seed}
         alone = {"conditions": {run.condition: {"runs": [place]}}, "curves": results["curves"]}

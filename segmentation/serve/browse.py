@@ -68,7 +68,7 @@ class RunDetails(RunView):
         dataset: Name of its data.
         patients: In the data.
         parameters: Of its network.
-        train_seconds: That its training took, once it is done.
+        train_seconds: That its training took, once it is done; None if it was resumed.
         settings: Dotted name to value.
     """
 
@@ -177,7 +177,8 @@ def _details(study: StudyView, run: RunView, folder: Path) -> RunDetails:
     record, timing = peek_json(folder / "run.json"), peek_json(folder / "timing.json")
     settings = {name: value for name, value in _settings(folder).items() if "/" not in str(value)}
     known: dict[str, Any] = {name: record.get(name) for name in _SHOWN}
-    known |= {"train_seconds": timing.get("train_seconds"), "settings": settings}
+    whole = None if timing.get("resumed") else timing.get("train_seconds")
+    known |= {"train_seconds": whole, "settings": settings}
     return RunDetails(**vars(run), study=study.name, **known)
 
 

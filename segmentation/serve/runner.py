@@ -126,6 +126,7 @@ class Runner:
         """Give a job to a worker, and keep what comes of it."""
         began = time.monotonic()
         draft: Path | None = None
+        problem = ""
         self._progress[job.id] = Progress()
         try:
             draft = self.store.new_draft()
@@ -138,19 +139,20 @@ class Runner:
             log.info("job %s is stopped", job.id)
         except TaskError as error:
             log.warning("job %s failed: %s %s", job.id, error.kind, error.where)
-            self.store.fail(job, round(time.monotonic() - began, 3), str(error))
+            problem = str(error)
         except SkipSegError as error:
             log.warning("job %s failed: %s", job.id, error)
-            self.store.fail(job, round(time.monotonic() - began, 3), str(error))
+            problem = str(error)
         except OSError as error:
-            reason = f"the server could not keep its result ({error.strerror}); try later"
-            log.error("job %s failed: %s", job.id, reason)
-            self.store.fail(job, round(time.monotonic() - began, 3), reason)
+            problem = f"the server could not keep its result ({error.strerror}); try later"
+            log.error("job %s failed: %s", job.id, problem)
         finally:
             worker.end()
             self._progress.pop(job.id, None)
             if draft:
                 shutil.rmtree(draft, ignore_errors=True)
+        if problem:  # once the draft is gone, for a full disk has no room for these words either
+            self.store.fail(job, round(time.monotonic() - began, 3), problem)
 
     def _task(self, job: Job, out: str) -> dict[str, Any]:
         """What a worker is told.

@@ -94,7 +94,7 @@ class JobView:
         seconds: That it took.
         windows_done, windows: Of the network over the scan, while it runs.
         seconds_left: Of computing windows.
-        steps: Of post-processing, once they are done.
+        steps: Of post-processing, once they are done; None if that is not known.
         has_uncertainty: Whether there is a map of it.
     """
 
@@ -117,7 +117,7 @@ class JobView:
     windows_done: int | None = None
     windows: int | None = None
     seconds_left: float | None = None
-    steps: list[str] = field(default_factory=list)
+    steps: list[str] | None = None
     has_uncertainty: bool = False
 
 
@@ -142,6 +142,7 @@ def view_job(job: Job, store: Store, runner: Runner) -> JobView:
     """A job as the API shows it."""
     done, progress = job.state == "done", runner.progress(job.id)
     known = progress.total > 0 and job.state == "running"
+    voxels = job.result.get("voxels", {})
     return JobView(
         id=job.id,
         upload=job.upload,
@@ -155,14 +156,14 @@ def view_job(job: Job, store: Store, runner: Runner) -> JobView:
         error=job.error,
         formats=list(job.result.get("formats", {})),
         volumes_ml=job.result.get("volumes_ml", {}),
-        voxels=job.result.get("voxels", {}),
-        labels=job.result.get("labels", {}),
+        voxels=voxels,
+        labels=job.result.get("labels") or {name: value for value, name in enumerate(voxels, 1)},
         warnings=job.result.get("warnings", []),
         seconds=job.seconds,
         windows_done=progress.done if known else None,
         windows=progress.total if known else None,
         seconds_left=progress.seconds_left if known else None,
-        steps=job.result.get("steps", []),
+        steps=job.result.get("steps"),
         has_uncertainty=job.result.get("has_uncertainty", False),
     )
 

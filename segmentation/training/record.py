@@ -70,14 +70,14 @@ def open_run(folder: Path, job: Job, protocol: str | None = None) -> State:
 def set_state(folder: Path, job: Job, state: State, **outcome: Any) -> None:
     """Write down how far the run in ``folder`` is.
 
-    The protocol that it was registered under stays. Of a run that was begun with other versions, or computed on
+    The protocol that it was registered under stays. Of a run that goes on from what other versions computed, or
     something else, both are written down.
     """
     known = read_json(folder / "run.json")
-    record = {"state": state, **describe_run(job), **outcome}
+    record: dict[str, Any] = {"state": state, **describe_run(job), **outcome}
     if "protocol" in known:
         record["protocol"] = known["protocol"]
-    if known["state"] != "waiting":
+    if (folder / "last.ckpt").exists():
         before = known.get("versions", {})
         record["versions"] = {name: _then(before.get(name), now) for name, now in record["versions"].items()}
         record |= {name: _then(known.get(name), record[name]) for name in COMPUTED if name in record}

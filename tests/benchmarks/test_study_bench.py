@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from segmentation.ablation.study import expand, read_study
+from segmentation.data.hardware import usable_cores
 from segmentation.runs import read_json
 from tests.benchmarks import study
 from tests.benchmarks.measure import run_measured
@@ -64,13 +65,13 @@ def test_small_benchmark_compares_launchers_with_the_loop(tmp_path):
     rows = study.rows(Options("small", 1, tmp_path / "none", tmp_path))
     speed_up, wall, processor = rows[:3]
     assert speed_up.name == "study of 4 runs, local: speed-up"
-    assert (speed_up.peer, speed_up.target, speed_up.better) == (study.cores(), 0.9, "more")
+    assert (speed_up.peer, speed_up.target, speed_up.better) == (usable_cores(), 0.9, "more")
     assert speed_up.ours == pytest.approx(1 / wall.ratio)
     assert processor.ours > 1
-    assert 0 < (speed_up.floor or 0) < 2 * study.cores()
+    assert 0 < (speed_up.floor or 0) < 2 * usable_cores()
     apart = [
         read_json(path)["runs"] for path in sorted((tmp_path / "study-small" / "loops" / "out").glob("*/study.json"))
     ]
-    assert len(apart) == study.cores()
+    assert len(apart) == usable_cores()
     finished = [path.parent.name for path in (tmp_path / "study-small" / "loops").glob("out/*/runs/*/timing.json")]
     assert sorted(finished) == sorted(run["id"] for run in apart[0]), "each run is worked on by one loop"

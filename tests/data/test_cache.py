@@ -217,6 +217,7 @@ def test_a_folder_is_hashed_by_all_files_below_it(tmp_path, changed):
 
 
 def test_a_structure_that_the_spacing_swallows_is_told(dataset, tmp_path, caplog):
+    cache_module._warn_once.cache_clear()
     coarse = replace(PREPROCESSING, spacing_mm=(60.0, 60.0, 60.0))
     (case,) = cache_cases(dataset, dataset.cases[:1], coarse, tmp_path / "cache")
     assert case.vanished()

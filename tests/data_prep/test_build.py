@@ -12,6 +12,7 @@ import pytest
 import data_prep
 from data_prep import build as module
 from data_prep.build import About, Record, build, encode_nifti, encode_png, hash_source
+from data_prep.disk import alone
 from segmentation import SkipSegError
 from segmentation.scans import Scan, read_scan
 
@@ -148,18 +149,17 @@ def test_kill_9_then_rerun_equals_uninterrupted(tmp_path, tree, root):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "whole"]
 
 
-def test_two_at_once_give_one_whole_dataset(tmp_path):
-    command = [sys.executable, "-m", "segmentation", "prepare", "phantom", "--out", str(tmp_path / "out")]
-    command += ["--phantom.cases", "60", "--phantom.size", "96"]
-    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / ".out.partial").exists() and first.poll() is None:
-        time.sleep(0.01)
-    second = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert first.wait() == 0
-    assert first.stderr
-    first.stderr.close()
-    assert "another program prepares a dataset" in second.stderr
-    assert len(list((tmp_path / "out" / "imagesTr").iterdir())) == 60
+def test_a_second_prepare_in_one_place_waits_for_the_first(tmp_path):
+    command = [sys.executable, "-m", "segmentation", "prepare", "phantom", "--out", str(tmp_path / "new" / "out")]
+    command += ["--phantom.cases", "3", "--phantom.size", "32"]
+    with alone(tmp_path / "new"):
+        waiting = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert waiting.stderr
+        assert "another program prepares a dataset" in waiting.stderr.readline()
+        assert not (tmp_path / "new").exists()
+    assert waiting.wait() == 0
+    waiting.stderr.close()
+    assert len(list((tmp_path / "new" / "out" / "imagesTr").iterdir())) == 3
 
 
 def test_hash_of_a_folder_follows_content_and_not_place(tmp_path):

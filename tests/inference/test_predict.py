@@ -305,8 +305,24 @@ def test_a_mask_that_was_corrected_by_hand_is_never_replaced_unasked(models: lis
         with pytest.raises(SkipSegError, match=changed):
             ask(models[1], tmp_path / "in", tmp_path / "out")
         assert mask.read_bytes() == b"corrected"
+    assert ask(models[0], tmp_path / "in" / "a.nii.gz", tmp_path / "out") == [], "of the first model it is done"
     assert len(ask(models[1], tmp_path / "in", tmp_path / "out", overwrite=True)) == 2
     assert mask.read_bytes() != b"corrected"
+
+
+def test_another_model_that_was_interrupted_goes_on(models: list[Path], tmp_path: Path, monkeypatch):
+    for seed in range(3):
+        write_volume(tmp_path / "in" / f"{seed}.nii.gz", seed)
+    ask(models[0], tmp_path / "in", tmp_path / "out")
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Manifest, "record", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            ask(models[1], tmp_path / "in", tmp_path / "out")
+    assert len(ask(models[1], tmp_path / "in", tmp_path / "out")) == 3
 
 
 def test_maps_of_another_model_do_not_stay(models: list[Path], tmp_path: Path):

@@ -34,6 +34,8 @@ def test_a_resumed_training_has_no_time_of_its_own(study_writer, tmp_path):
     times = times_of(read_study(folder))
     assert times["conditions"]["concat"]["train_seconds"] == {"mean": 300.0, "low": 300.0, "high": 300.0, "runs": 1}
     assert times["train_seconds"] == pytest.approx(300 + 2 * 754.2)
+    told = "30.1 min of training in 3 of 4 runs; of those that were resumed only the end was timed."
+    assert told in write_report(folder).read_text()
 
 
 def test_figures_hold_one_point_for_each_condition(study_writer, tmp_path):

@@ -187,15 +187,20 @@ def test_a_job_whose_result_finds_no_room_fails_and_frees_its_place(
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    drafts = store.folder / "drafts"
     add(store)
     job = store.start_next()
     assert job
     runner = Runner(store, Catalogue(tmp_path), Work("1GiB", 1, 1, "torch", "cpu"), 1)
     monkeypatch.setattr(runner, "_task", lambda *_: {})
+    room: list[bool] = []
+    fail = store.fail
+    monkeypatch.setattr(store, "fail", lambda *given: (room.append(not any(drafts.glob("*"))), fail(*given)))
     monkeypatch.setattr(store, step, full)
     runner._do(job, Mock(run=lambda *_: {}))  # pyright: ignore[reportPrivateUsage]
     reason = "the server could not keep its result (No space left on device); try later"
     assert (store.job(job.id).state, store.job(job.id).error) == ("failed", reason)
+    assert room == [True], "the draft makes room before the failure is written down"
 
 
 def test_an_upload_that_finds_no_room_frees_its_place(store: Store, monkeypatch: pytest.MonkeyPatch):

@@ -155,17 +155,21 @@ def test_resume_is_exact_with_other_settings(pictures, tiny, results, tmp_path, 
     assert results(train(settings)) == results(whole)
 
 
-def test_a_run_that_is_resumed_elsewhere_says_so(pictures, tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("step", "device"), [(1, "cpu"), (3, "NVIDIA H200, then cpu")])
+def test_a_run_that_goes_on_elsewhere_says_so(pictures, tiny, tmp_path, monkeypatch, step, device):
     settings = tiny(pictures, tmp_path / "run", CHANGES)
     with monkeypatch.context() as patch:
         patch.setattr(train_module, "computed_on", lambda _: ("NVIDIA H200", "bf16"))
         patch.setattr(train_module, "uses_cuda", lambda _: False)
-        kill_at(patch, SegmentationTask, "training_step", 1)
+        kill_at(patch, SegmentationTask, "training_step", step)  # before or after the first checkpoint
         with pytest.raises(Killed):
             train(settings)
     train(settings)
     record = read_json(tmp_path / "run" / "run.json")
-    assert (record["device"], record["precision"]) == ("NVIDIA H200, then cpu", "bf16, then fp32")
+    assert (record["device"], record["precision"]) == (
+        device,
+        device.replace("NVIDIA H200", "bf16").replace("cpu", "fp32"),
+    )
 
 
 def test_resume_is_exact_in_3d(volumes, tiny, results, tmp_path):

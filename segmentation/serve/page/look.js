@@ -42,7 +42,9 @@ export async function look(place, { image, mask, uncertainty, labels, name }) {
   const slices = el("div");
   if (large) stage.append(el("p", { class: "quiet" }, "This scan is larger than this browser's viewer can draw."));
   else if (!stage.childElementCount) stage.append(el("p", { class: "quiet" }, "The viewer of volumes is not installed on this server."));
-  const sides = marked.size[2] > 1 ? " across the file's third axis, with the patient's right on the left where they are axial or coronal" : "";
+  const [right, anterior, superior] = marked.affine.map((row) => Math.abs(row[0]));
+  const facing = right > anterior && right > superior ? ", with the patient's right on the left" : "";
+  const sides = marked.size[2] > 1 ? ` across the file's third axis${facing}` : "";
   stage.append(el("p", { class: "quiet" }, `Slices are shown instead${sides}.`), slices);
   const shown = showSlices(slices, { scan: await readNifti(image), mask: marked, labels, moved });
   return { ...found, at: shown.first, go: shown.setSlice, end: () => slices.remove() };

@@ -29,7 +29,7 @@ function sizes(job, labels) {
 function notes({ warnings, steps }) {
   return el("div", { class: "notes" },
     warnings.length ? el("div", { class: "note" }, el("h3", {}, "Warnings"), el("ul", {}, warnings.map((text) => el("li", {}, text)))) : el("p", { class: "quiet" }, "No warnings."),
-    steps.length ? [el("h3", {}, "Done to the mask after the network"), el("ul", { class: "steps" }, steps.map((text) => el("li", {}, text)))]
+    steps === null ? null : steps.length ? [el("h3", {}, "Done to the mask after the network"), el("ul", { class: "steps" }, steps.map((text) => el("li", {}, text)))]
       : el("p", { class: "quiet" }, "Nothing was done to the mask after the network."));
 }
 

@@ -37,7 +37,9 @@ export async function showRuns(main, signal) {
         drawn = text;
         const key = place.contains(document.activeElement) ? keyOf(document.activeElement) : null;
         const sections = studies.map((study) => el("section", {}, el("h2", {}, study.name), study.question ? el("p", { class: "quiet" }, study.question) : null, runTable(study)));
+        const shifted = new Map([...place.querySelectorAll(".scroll")].map((each) => [keyOf(each), each.scrollLeft]));
         place.replaceChildren(...(sections.length ? sections : [el("p", { class: "quiet" }, "No runs: start the server with --runs DIR to see the studies in a folder.")]));
+        for (const each of place.querySelectorAll(".scroll")) each.scrollLeft = shifted.get(keyOf(each)) ?? 0;
         if (key) [...place.querySelectorAll("a, .scroll")].find((each) => keyOf(each) === key)?.focus({ preventScroll: true });
       }
     } catch (error) {

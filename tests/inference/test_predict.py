@@ -20,14 +20,16 @@ from PIL import Image
 
 from segmentation import SkipSegError
 from segmentation.config import PredictSettings
-from segmentation.evaluation.evaluate import evaluate_folders
+from segmentation.evaluation.evaluate import CasePair, evaluate_folders
+from segmentation.evaluation.pairs import read_pair
 from segmentation.inference.manifest import Manifest
 from segmentation.inference.predict import predict
 from segmentation.inference.predictor import Predictor
 from segmentation.model.folder import write_description
 from segmentation.runs import read_json
 from segmentation.scans import read_label_map, read_scan, write_label_map
-from segmentation.scans.dicom_seg import read_dicom_seg
+from segmentation.scans.dicom_seg import read_dicom_seg, write_dicom_seg
+from segmentation.scans.series import SourceSlices
 from tests.inference.test_predictor import ask, write_model, write_series, write_volume
 
 
@@ -176,6 +178,24 @@ def test_a_dicom_segmentation_lies_on_its_series(models: list[Path], tmp_path: P
     for maps in ((tmp_path / "out", references), (references, tmp_path / "out")):
         scores = evaluate_folders(*maps, tmp_path / "scores", overlays=0)["all"]
         assert scores["dice"]["policy"]["estimate"] == 1, "either may be the segmentation"
+
+
+def test_two_dicom_segmentations_are_compared_on_the_grid_of_their_scan(tmp_path: Path):
+    study = write_series(tmp_path / "ct")
+    scan = read_scan(study)
+    maps = []
+    for name, slices in (("prediction.dcm", slice(1, 2)), ("reference.dcm", slice(1, 4))):
+        label_map = np.zeros(scan.spatial_shape, np.uint8)
+        label_map[2:5, 2:5, slices] = 1
+        assert isinstance(scan.header, SourceSlices)
+        write_dicom_seg(
+            tmp_path / name, label_map, scan.header.files, {"background": 0, "bright": 1},
+            model_name="m", model_version="1",
+        )  # fmt: skip
+        maps.append(label_map)
+    read = read_pair(CasePair("ct", "p", tmp_path / "prediction.dcm", tmp_path / "reference.dcm", [study]))
+    for found, expected in zip(read, maps, strict=True):
+        np.testing.assert_array_equal(found.array[0], expected)
 
 
 def test_codes_of_the_dataset_reach_the_segmentation(tmp_path: Path):

@@ -166,10 +166,8 @@ def test_a_run_that_goes_on_elsewhere_says_so(pictures, tiny, tmp_path, monkeypa
             train(settings)
     train(settings)
     record = read_json(tmp_path / "run" / "run.json")
-    assert (record["device"], record["precision"]) == (
-        device,
-        device.replace("NVIDIA H200", "bf16").replace("cpu", "fp32"),
-    )
+    precision = device.replace("NVIDIA H200", "bf16").replace("cpu", "fp32")
+    assert (record["device"], record["precision"]) == (device, precision)
 
 
 def test_resume_is_exact_in_3d(volumes, tiny, results, tmp_path):

@@ -1,5 +1,4 @@
 import hashlib
-import itertools
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +15,7 @@ from segmentation.data import datamodule
 from segmentation.data.ahead import ThreadedLoader
 from segmentation.data.augment import NoAugmentation, build_augmentation
 from segmentation.data.cache import CachedCase, cache_cases
-from segmentation.data.datamodule import VALIDATION_PATCHES, EpochSampler, PatchDataModule, PatchDataset
+from segmentation.data.datamodule import EpochSampler, PatchDataModule, PatchDataset
 from segmentation.data.manifest import Dataset
 from segmentation.data.preprocessing import Normalisation, Preprocessing
 
@@ -174,18 +173,6 @@ def test_threads_load_where_a_gpu_computes(prepared, kind):
         data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)))
         loaders[device] = {type(data.train_dataloader()), type(data.val_dataloader()[0])}
     assert loaders == {"cpu": {DataLoader}, "cuda": {ThreadedLoader}}
-
-
-@pytest.mark.parametrize("world", [1, 3, 40])
-def test_every_process_has_patches_to_validate_and_none_is_left_out(prepared, kind, world):
-    preprocessing, patch = KINDS[kind]
-    data = DataSettings(patch_size=list(patch), batch_size=1)
-    shares = [
-        list(PatchDataModule(prepared[:4], prepared[4:], preprocessing, data, AUGMENT, 1, 0, rank, world).val_sampler)
-        for rank in range(world)
-    ]
-    assert all(shares)
-    assert sorted(itertools.chain(*shares)) == list(range(max(VALIDATION_PATCHES, world)))
 
 
 @pytest.mark.parametrize(("threads", "fits"), [(4, True), (1, False)])

@@ -129,7 +129,8 @@ def test_processes_share_each_batch_of_one_process(pictures, tiny, tmp_path):
 def test_each_validation_patch_is_scored_once(pictures, tiny, tmp_path, world):
     job = make_job(tiny(pictures, tmp_path / "run"))
     parts = [load_data(job, 2, Rank(world, local=local)) for local in range(world)]
-    assert sorted(index for part in parts for index in part.val_sampler) == list(range(32))
+    assert all(len(part.val_sampler) for part in parts), "a process without one would wait for ever"
+    assert sorted(index for part in parts for index in part.val_sampler) == list(range(max(32, world)))
 
 
 def test_processes_drop_out_differently():

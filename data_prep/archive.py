@@ -23,7 +23,7 @@ _DAMAGED = (
     lzma.LZMAError,
     zlib.error,
     EOFError,
-    NotImplementedError,
+    NotImplementedError,  # of a zip with a compression that Python does not know, as a damaged one may claim
 )
 """What the readers of archives raise for damaged ones."""
 

@@ -21,6 +21,7 @@ from typing import get_args
 from segmentation import SkipSegError
 from segmentation.ablation.lease import is_leased
 from segmentation.runs import is_draft, read_json, write_json
+from segmentation.terminal import counted
 from segmentation.training.lock import is_locked, locked
 from segmentation.training.record import State
 
@@ -76,15 +77,10 @@ def summarise(entries: Sequence[Entry]) -> str:
     kinds = {name: len({getattr(entry, name) for entry in entries}) for name in ("condition", "fold", "seed")}
     counts = Counter(entry.state for entry in entries)
     states = ", ".join(f"{counts[state]} {state}" for state in get_args(State) if counts[state])
-    parts = ", ".join(_counted(count, name) for name, count in kinds.items())
-    head = f"{_counted(len(entries), 'run')}: {parts}; {states}"
+    parts = ", ".join(counted(count, name) for name, count in kinds.items())
+    head = f"{counted(len(entries), 'run')}: {parts}; {states}"
     failed = [entry for entry in entries if entry.state == "failed"]
     return "\n".join([head, *(f"{entry.id}: {entry.reasons[-1]}" for entry in failed if entry.reasons)])
-
-
-def _counted(number: int, noun: str) -> str:
-    """A number of things in words, such as ``"2 folds"``."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def is_done(folder: Path) -> bool:

@@ -8,7 +8,7 @@ from segmentation.model.budget import default_reference, solve_widths
 from segmentation.model.cost import LayerCost
 from segmentation.model.layers import SIZE, layers, total_cost
 from segmentation.plain import to_plain
-from segmentation.terminal import Part, Table
+from segmentation.terminal import Part, Table, counted
 
 _NONE = "-"
 
@@ -25,8 +25,7 @@ def describe(settings: DescribeSettings) -> list[Part]:
     """
     size, given = _size(settings), settings.network
     network, found = _solved(settings)
-    plural = "s" if settings.in_channels > 1 else ""
-    channels = f"{settings.in_channels} channel{plural}, {settings.classes} classes"
+    channels = f"{counted(settings.in_channels, 'channel')}, {settings.classes} classes"
     lines: list[Part] = [f"U-Net for images of {_times(size)} voxels and {channels}"]
     if network.preset:
         lines.append(f"preset {network.preset}")

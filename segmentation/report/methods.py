@@ -5,7 +5,8 @@ from typing import Any
 
 from segmentation.plain import flatten
 from segmentation.report.settings import in_yaml
-from segmentation.report.tables import MEASURE_NAMES, counted, parameters
+from segmentation.report.tables import MEASURE_NAMES, parameters
+from segmentation.terminal import counted
 
 _WORDS = {
     "optim.loss": {

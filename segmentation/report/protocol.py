@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from segmentation.report.read import Study
-from segmentation.report.tables import counted
+from segmentation.terminal import counted
 from segmentation.training.record import COMPUTED
 
 AS_PLANNED = "None: every planned run is in these numbers, and nothing was added or changed after registration."

@@ -32,9 +32,9 @@ from segmentation.report.scores import (
     scores_of,
 )
 from segmentation.report.settings import settings_of
-from segmentation.report.tables import counted
 from segmentation.report.training import curves_of
 from segmentation.statistics import fewest_patients, table_of, variance_split
+from segmentation.terminal import counted
 
 _OF_THE_DATASET = ("name", "hash", "licence", "notice", "citation", "source", "patients", "cases", "labels")
 

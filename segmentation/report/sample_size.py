@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from segmentation.report.tables import counted, number
+from segmentation.report.tables import number
 from segmentation.statistics.paired import POWER
+from segmentation.terminal import counted
 
 
 def sample_size(contrasts: Sequence[Mapping[str, Any]], margin: float, measure: str) -> dict[str, Any]:

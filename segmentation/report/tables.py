@@ -48,16 +48,6 @@ def measure_label(measure: str, results: Mapping[str, Any]) -> str:
     return f"{name}, ml" if measure.endswith("_ml") else name
 
 
-def counted(count: int, noun: str) -> str:
-    """Print a number with its noun.
-
-    Examples:
-        >>> counted(1, "seed"), counted(3, "seed")
-        ('1 seed', '3 seeds')
-    """
-    return f"{count} {noun}{'s' if count != 1 else ''}"
-
-
 def number(value: float | None, measure: str = "dice", *, signed: bool = False) -> str:
     """Print a score, with a true minus sign; ``None`` is :data:`ABSENT`.
 

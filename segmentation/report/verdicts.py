@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from segmentation.report import tables
+from segmentation.terminal import counted
 
 _WORDS = {
     "different": "Different",
@@ -34,7 +35,7 @@ def verdicts_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     bounds = f", 95% confidence interval {tables.interval(found)}" if found["low"] is not None else ""
     sentence = (
         f"Mean {name} {tables.number(found['estimate'], results['primary_metric'])} over "
-        f"{tables.counted(found['n'], 'patient')}{bounds}. "
+        f"{counted(found['n'], 'patient')}{bounds}. "
         "One condition alone cannot tell what its design choices contribute."
     )
     return [_plain("Measured", sentence)]

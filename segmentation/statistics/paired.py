@@ -22,6 +22,7 @@ from segmentation.statistics.permutation import MOST_FOR_EXACT, fewest_patients,
 from segmentation.statistics.power import minimum_detectable_difference
 from segmentation.statistics.seed_power import Spread, detectable_with_seeds
 from segmentation.statistics.variance import variance_split
+from segmentation.terminal import counted
 
 POWER = 0.8
 """Probability of finding the difference that the sentence calls detectable."""
@@ -233,7 +234,7 @@ def _finding(
     margin: float,
 ) -> str:
     """Verdict in words, and what the number of patients and seeds can and cannot show."""
-    patients = f"{wide.n} patient{'s' if wide.n > 1 else ''}"
+    patients = counted(wide.n, "patient")
     number = f"{patients} and {tables.seeds} seeds" if tables.seeds > 1 else patients
     if verdict == "different":
         small = f", yet within {margin:g}, too small to matter in practice" if inside(narrow, margin) else ""

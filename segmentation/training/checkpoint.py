@@ -63,8 +63,9 @@ class SafeCheckpointIO(CheckpointIO):
             SkipSegError: If the file is damaged or holds anything else.
         """
         try:
-            if damaged := zipfile.ZipFile(path).testzip():  # PyTorch itself does not look at the checksums
-                raise zipfile.BadZipFile(damaged)
+            with zipfile.ZipFile(path) as content:  # PyTorch itself does not look at the checksums
+                if damaged := content.testzip():
+                    raise zipfile.BadZipFile(damaged)
             return torch.load(path, map_location=map_location or "cpu", weights_only=True)
         except Exception as error:  # torch.load raises many kinds for a damaged file
             raise SkipSegError(

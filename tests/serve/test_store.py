@@ -197,7 +197,7 @@ def test_a_job_whose_result_finds_no_room_fails_and_frees_its_place(
     fail = store.fail
     monkeypatch.setattr(store, "fail", lambda *given: (room.append(not any(drafts.glob("*"))), fail(*given)))
     monkeypatch.setattr(store, step, full)
-    runner._do(job, Mock(run=lambda *_: {}))  # pyright: ignore[reportPrivateUsage]
+    runner._do(job, Mock(run=lambda *_: {}))  # pyright: ignore[reportPrivateUsage] - one job, without threads
     reason = "the server could not keep its result (No space left on device); try later"
     assert (store.job(job.id).state, store.job(job.id).error) == ("failed", reason)
     assert room == [True], "the draft makes room before the failure is written down"

@@ -1,9 +1,10 @@
 """s06: a long skip is two things, a path for information and a path for the gradient; which of them helps?"""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from segmentation.ablation.suites.bench import train_and_score
-from segmentation.ablation.suites.suite import Cell, Findings, Found, Suite, above, gain, replicates
+from segmentation.ablation.suites.suite import Cell, Findings, Found, Readout, Suite, above, gain, replicates
 from segmentation.ablation.suites.tost import equivalent
 from segmentation.ablation.suites.views import bars_of, table_of
 
@@ -37,54 +38,35 @@ def _run(cell: Cell) -> dict[str, Any]:
     return train_and_score(cell)
 
 
+def _parts(group: str, arms: Mapping[str, Sequence[float]], decides: bool) -> list[Readout]:
+    """Whether information alone gains more than the gradient alone, and both together more than information."""
+    information, gradient = (gain(arms[part], arms["zeros"]) for part in ("information only", "gradient only"))
+    more = gain(arms["both"], arms["information only"])
+    return [
+        above(
+            f"{group}: gain of information less gain of gradient", "above 0", gain(information, gradient), 0.0, decides
+        ),
+        above(f"{group}: both minus information only", "above 0", more, 0.0, decides),
+    ]
+
+
 def _judge(found: Found, grid: Any) -> Findings:
     del grid
     dice = replicates(found, "dice")
-    batch, bare, concat = (dice[group] for group in GROUPS)
-    information = gain(batch["information only"], batch["zeros"])
-    gradient = gain(batch["gradient only"], batch["zeros"])
+    batch, bare = dice["batch norm"], dice["no norm"]
     return Findings(
         readouts=[
-            above("batch norm: gain of information less gain of gradient", "above 0", gain(information, gradient), 0.0),
-            above(
-                "batch norm: both minus information only",
-                "above 0",
-                gain(batch["both"], batch["information only"]),
-                0.0,
-            ),
-            above(
-                "batch norm: information only minus zeros", "about +0.39 in a pilot", information, 0.0, decides=False
-            ),
-            above("batch norm: gradient only minus zeros", "about +0.09 in a pilot", gradient, 0.0, decides=False),
+            *_parts("batch norm", batch, decides=True),
+            above("batch norm: information only minus zeros", "about +0.39 in a pilot",
+                  gain(batch["information only"], batch["zeros"]), 0.0, decides=False),
+            above("batch norm: gradient only minus zeros", "about +0.09 in a pilot",
+                  gain(batch["gradient only"], batch["zeros"]), 0.0, decides=False),
             equivalent("batch norm: dup minus zeros", gain(batch["dup"], batch["zeros"]), MARGIN, decides=False),
-            above(
-                "no norm: gradient only minus zeros",
-                "about +0.35 in a pilot",
-                gain(bare["gradient only"], bare["zeros"]),
-                0.0,
-                decides=False,
-            ),
-            above(
-                "no norm: both minus information only",
-                "about +0.2 in a pilot",
-                gain(bare["both"], bare["information only"]),
-                0.0,
-                decides=False,
-            ),
-            above(
-                "batch norm, concat: gain of information less gain of gradient",
-                "above 0",
-                gain(gain(concat["information only"], concat["zeros"]), gain(concat["gradient only"], concat["zeros"])),
-                0.0,
-                decides=False,
-            ),
-            above(
-                "batch norm, concat: both minus information only",
-                "above 0",
-                gain(concat["both"], concat["information only"]),
-                0.0,
-                decides=False,
-            ),
+            above("no norm: gradient only minus zeros", "about +0.35 in a pilot",
+                  gain(bare["gradient only"], bare["zeros"]), 0.0, decides=False),
+            above("no norm: both minus information only", "about +0.2 in a pilot",
+                  gain(bare["both"], bare["information only"]), 0.0, decides=False),
+            *_parts("batch norm, concat", dice["batch norm, concat"], decides=False),
         ],
         reading=[
             "The five arms of a group have the same parameters and the same multiplications. Information only passes "
@@ -99,7 +81,7 @@ def _judge(found: Found, grid: Any) -> Findings:
         ],
         figures=[bars_of(dice, "Thin curves: what passes through the skip", "mean Dice over test cases")],
         tables=[table_of(dice, "Mean Dice with 95 % interval over replicates")],
-    )
+    )  # fmt: skip
 
 
 SUITE = Suite(

@@ -263,6 +263,8 @@ class ProbeSettings:
     """Batches of training patches that gradients and curvature are measured on."""
     cases: int = 16
     """Most held-out cases that lesions are measured on."""
+    other: Path | None = None
+    """Another finished run of the same network, for kind barrier: one of another seed, say."""
     seed: int = 0
     """Seed of directions and draws."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

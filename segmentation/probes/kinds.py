@@ -45,6 +45,7 @@ KINDS: dict[str, Kind] = {
     "noise": Kind("signal to noise of mini-batch gradients, noise scale, smallest pairwise cosine"),
     "shattering": Kind("how far along a line in input space the input gradient stays correlated"),
     "landscape": Kind("loss along filter-normalised directions and in planes: rise, basin, convexity", cheap=False),
+    "barrier": Kind("loss on the line from the start of the training to its end, and to another run (--other)"),
     "path": Kind("path of the training in the plane of its principal components; needs track_updates"),
     "curvature": Kind("largest and smallest eigenvalue and trace of the Hessian", cheap=False),
     "lesion": Kind("change of Dice when the long skip of a level is zeroed, averaged or shuffled"),

@@ -8,7 +8,7 @@ dimensions: several pairs are taken and their spread is given. See :mod:`segment
 numbers that describe a plane.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -169,55 +169,6 @@ def survey(
     return Landscape(
         centre, line_at, lines, axis, planes, [describe_plane(plane, axis, initial_loss) for plane in planes]
     )
-
-
-def loss_between(
-    network: nn.Module,
-    loss: LossFunction,
-    batches: Sequence[Batch],
-    first: Mapping[str, Tensor],
-    second: Mapping[str, Tensor],
-    points: int = 21,
-) -> Array:
-    """Loss on the straight line between two trained networks of one architecture.
-
-    Everything in the state that is a real number is interpolated, also the running statistics of batch
-    normalisation, as in Li's code.
-
-    Args:
-        network: Of that architecture; left as it was.
-        loss: Loss of the network on a batch.
-        batches: Images, shape ``(B, C, *S)``, and labels, shape ``(B, *S)``.
-        first: State of the network at t = 0.
-        second: State at t = 1.
-        points: Points on [0, 1].
-
-    Returns:
-        Shape ``(points,)``.
-    """
-    values = np.empty(points)
-    with kept_weights(network):
-        for index, t in enumerate(np.linspace(0, 1, points)):
-            mixed = {k: v.lerp(second[k], float(t)) if v.is_floating_point() else v for k, v in first.items()}
-            network.load_state_dict(mixed)
-            values[index] = on_batches(network, loss, batches)
-    return np.where(np.isnan(values), np.inf, values)
-
-
-def barrier(values: Array) -> float:
-    """Height of the barrier between two runs: the largest L(t) - (1 - t) L(0) - t L(1) (Frankle et al. 2020).
-
-    Source: arXiv:1912.05671. Zero if the loss never rises above the straight line between its ends.
-
-    Args:
-        values: Loss at even steps from one run to the other, shape ``(N,)``.
-
-    Examples:
-        >>> barrier(np.array([1.0, 5.0, 2.0]))
-        3.5
-    """
-    t = np.linspace(0, 1, len(values))
-    return float((values - (1 - t) * values[0] - t * values[-1]).max())
 
 
 def probe(context: ProbeContext) -> ProbeResult:

@@ -33,6 +33,8 @@ def probe(settings: ProbeSettings) -> list[Path]:
             name cannot be measured on it; the message names the files of the others.
     """
     kinds = choose_kinds(settings.kind)
+    if settings.other and "barrier" not in kinds:
+        raise SkipSegError(f"--other {settings.other} is for kind barrier, which was not asked for; add --kind barrier")
     run_hash = finished_record(settings.run)["hash"]
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -86,12 +88,13 @@ def _path(settings: ProbeSettings, kind: str) -> Path:
 def _head(kind: str, run_hash: str, settings: ProbeSettings) -> dict[str, Any]:
     """What decides the values: two files with one head hold the same."""
     module = import_module(f"segmentation.probes.{kind}")
+    other = {"other": finished_record(settings.other)["hash"]} if kind == "barrier" and settings.other else {}
     return {
         "kind": kind,
         "definition": (module.__doc__ or "").strip(),
         "skipseg": __version__,
         "run": run_hash,
-        "settings": {name: getattr(settings, name) for name in ("batches", "cases", "seed")},
+        "settings": {name: getattr(settings, name) for name in ("batches", "cases", "seed")} | other,
     }
 
 

@@ -7,15 +7,7 @@ from torch import Tensor, nn
 
 from segmentation.model.chain import Chain
 from segmentation.probes.context import ProbeContext, on_batches
-from segmentation.probes.landscape import (
-    barrier,
-    filter_direction,
-    loss_between,
-    loss_line,
-    loss_plane,
-    probe,
-    survey,
-)
+from segmentation.probes.landscape import filter_direction, loss_line, loss_plane, probe, survey
 from segmentation.probes.weights import flat_weights, kept_weights
 
 
@@ -86,7 +78,6 @@ def test_weights_buffers_and_modes_are_restored_bit_for_bit(batches: Any):
     chain.stem.eval()
     before = state(chain)
     survey(chain, squared, batches, initial_loss=1.0, pairs=1, points=3, line_points=3)
-    loss_between(chain, squared, batches, before, state(Chain(3, 4, 1, 1, short="add", norm="batch", seed=1)), 3)
     assert unchanged(chain, before)
     assert chain.training
     assert not chain.stem.training
@@ -140,35 +131,6 @@ def test_a_loss_that_is_not_a_number_counts_as_infinite():
     np.testing.assert_array_equal(
         loss_line(layer, root, EMPTY, [torch.ones(1, 1)], np.array([-1.0, 4.0])), [np.inf, 2.0]
     )
-
-
-def test_barrier_between_two_wells_is_their_wall():
-    layer = nn.Linear(1, 1, bias=False)
-
-    def wells(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        return (network.get_parameter("weight") ** 2 - 1).square().sum()
-
-    ends = ({"weight": torch.tensor([[end]])} for end in (-1.0, 1.0))
-    values = loss_between(layer, wells, EMPTY, *ends, points=5)
-    np.testing.assert_allclose(values, [0, 0.5625, 1, 0.5625, 0])
-    assert barrier(values) == pytest.approx(1.0)
-
-
-def test_barrier_is_zero_on_a_convex_line():
-    assert barrier(np.array([1.0, 1.5, 2.5, 4.0])) == 0
-
-
-def test_interpolation_mixes_running_statistics():
-    norms = [nn.BatchNorm1d(1), nn.BatchNorm1d(1)]
-    norms[1].running_mean = torch.tensor([4.0])
-    means: list[float] = []
-
-    def read(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        means.append(float(network.get_buffer("running_mean")))
-        return torch.zeros(())
-
-    loss_between(norms[0], read, EMPTY, norms[0].state_dict(), norms[1].state_dict(), points=3)
-    assert means == [0.0, 2.0, 4.0]
 
 
 def test_kept_weights_yields_the_parameters_in_order():

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from segmentation import SkipSegError, __version__
-from segmentation.runs import content_hash, read_json, write_json
+from segmentation.runs import content_hash, file_hash, read_json, write_json
 
 FORMAT = 1
 _PACKAGES = ("numpy", "scipy", "nibabel", "pydicom", "highdicom", "torch", "onnxruntime", "openvino")
@@ -59,7 +59,7 @@ class Manifest:
         """
         case = self.content["cases"].get(name, {})
         same = (case.get("state"), case.get("identity"), case.get("source")) == ("done", self.identity, source)
-        return same and None not in self._sizes(case)
+        return same and all((self.path.parent / file).is_file() for file in case.get("files", {}))
 
     def changed(self, name: str) -> list[str]:
         """Files of a case that stand, and are not as they were written: a mask that was corrected by hand, say.
@@ -69,10 +69,8 @@ class Manifest:
         case = self.content["cases"].get(name, {})
         if case.get("state") == "begun":
             return []
-        written = case.get("files", {})
-        return [
-            file for file, size in zip(written, self._sizes(case), strict=True) if size not in (None, written[file])
-        ]
+        standing = {file: path for file in case.get("files", {}) if (path := self.path.parent / file).is_file()}
+        return [file for file, path in standing.items() if file_hash(path) != case["files"][file]]
 
     def holds(self, name: str) -> bool:
         """Tell whether a mask of a case is ours: it is recorded, or an interruption kept it from being."""
@@ -93,7 +91,7 @@ class Manifest:
             name: Of the case.
             source: As of :func:`source_signature`.
             state: ``"done"`` or ``"failed"``.
-            **facts: Plain data; ``files`` is the size of each file by its path below the manifest.
+            **facts: Plain data; ``files`` is the SHA-256 of each file by its path below the manifest.
         """
         before = self.content["cases"].get(name, {}).get("files", {})
         if state == "done":
@@ -102,11 +100,6 @@ class Manifest:
             facts["files"] = before  # what stood stays
         self.content["cases"][name] = {"state": state, "identity": self.identity, "source": source, **facts}
         write_json(self.path, self.content)
-
-    def _sizes(self, case: Mapping[str, Any]) -> list[int | None]:
-        """Size of each file of a case, ``None`` where there is none any more."""
-        files = [self.path.parent / file for file in case.get("files", {})]
-        return [file.stat().st_size if file.is_file() else None for file in files]
 
     def _remove(self, files: Iterable[str]) -> None:
         """Remove files below the manifest's folder: maps of another model would be taken for this one's."""

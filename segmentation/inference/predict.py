@@ -20,7 +20,7 @@ from segmentation.inference.predictor import Extra, Predictor, Segmentation
 from segmentation.model.folder import read_description
 from segmentation.plain import to_plain
 from segmentation.progress import Bar
-from segmentation.runs import content_hash
+from segmentation.runs import content_hash, file_hash
 from segmentation.scans import Scan, label_map_ending, read_scan, write_label_map, write_map
 from segmentation.scans.dicom_seg import Kind, write_dicom_seg
 from segmentation.scans.series import SourceSlices
@@ -137,8 +137,8 @@ class _Case:
 
     def facts(self) -> dict[str, Any]:
         """What the manifest keeps, plain data."""
-        sizes = {file.relative_to(self.work.root).as_posix(): file.stat().st_size for file in self.files}
-        return {"files": sizes, "seconds": self.seconds, **self.about, **({"error": self.error} if self.error else {})}
+        hashes = {file.relative_to(self.work.root).as_posix(): file_hash(file) for file in self.files}
+        return {"files": hashes, "seconds": self.seconds, **self.about, **({"error": self.error} if self.error else {})}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import pytest
 
 from segmentation import SkipSegError
 from segmentation.inference.manifest import Manifest, source_signature
-from segmentation.runs import read_json, write_json
+from segmentation.runs import file_hash, read_json, write_json
 
 MODELS = [{"name": "run", "weights_sha256": "0" * 64}]
 
@@ -14,7 +14,7 @@ def written(folder: Path, **settings) -> Manifest:
     """A manifest of one case that is done."""
     manifest = Manifest(folder / "manifest.json", MODELS, settings)
     (folder / "a.nii.gz").write_bytes(b"mask")
-    manifest.record("a", "source", "done", files={"a.nii.gz": 4}, seconds={"read": 0.1})
+    manifest.record("a", "source", "done", files={"a.nii.gz": file_hash(folder / "a.nii.gz")}, seconds={"read": 0.1})
     return manifest
 
 
@@ -37,7 +37,7 @@ def test_a_changed_scan_model_or_setting_or_a_lost_mask_is_segmented_anew(tmp_pa
 
 def test_a_mask_that_was_corrected_by_hand_is_done_and_known_as_changed(tmp_path: Path):
     assert not written(tmp_path).changed("a")
-    (tmp_path / "a.nii.gz").write_bytes(b"corrected")
+    (tmp_path / "a.nii.gz").write_bytes(b"Mask")  # as many bytes
     manifest = Manifest(tmp_path / "manifest.json", MODELS, {})
     assert manifest.is_done("a", "source")
     assert manifest.changed("a") == ["a.nii.gz"]
@@ -83,7 +83,7 @@ def test_no_file_outside_the_folder_is_ever_removed(tmp_path: Path):
     (tmp_path / "out").mkdir()
     manifest = written(tmp_path / "out")
     (tmp_path / "else.nii.gz").write_bytes(b"not ours")
-    manifest.content["cases"]["a"]["files"]["../else.nii.gz"] = 8
+    manifest.content["cases"]["a"]["files"]["../else.nii.gz"] = "0" * 64
     manifest.record("a", "source", "done", files={})
     assert (tmp_path / "else.nii.gz").exists()
     assert not (tmp_path / "out" / "a.nii.gz").exists()

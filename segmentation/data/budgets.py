@@ -19,6 +19,8 @@ class Budget:
         width_2d, width_3d: Channels at the finest level.
         epochs, steps_per_epoch: Length of the training.
         volume_limit: Volumes of more voxels than this are planned in slices.
+        view: Share of the median scan that a patch should see; for its sake voxels become coarser than the scans', as
+            far as the labels allow.
         name: The hardware in words.
     """
 
@@ -31,7 +33,12 @@ class Budget:
     epochs: int
     steps_per_epoch: int
     volume_limit: float
+    view: float
     name: str
+
+    def voxels(self, dims: int) -> int:
+        """Most voxels of a patch of ``dims`` axes."""
+        return self.voxels_2d if dims == 2 else self.voxels_3d
 
     @property
     def steps(self) -> int:
@@ -40,8 +47,8 @@ class Budget:
 
 
 BUDGETS: dict[Hardware, Budget] = {
-    "cpu": Budget(128**2, 56**3, 8, 2, 16, 16, 40, 50, 80**3, "a CPU"),
-    "cuda": Budget(512**2, 128**3, 12, 2, 32, 32, 250, 250, math.inf, "a GPU"),
+    "cpu": Budget(128**2, 56**3, 8, 2, 16, 16, 40, 50, 80**3, 0.5, "a CPU"),
+    "cuda": Budget(512**2, 128**3, 12, 2, 32, 32, 250, 250, math.inf, 0.0, "a GPU"),
 }
 
 

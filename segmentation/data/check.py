@@ -21,7 +21,7 @@ from segmentation.runs import content_hash, read_json, write_json
 from segmentation.terminal import Part, Table, as_text
 
 _SEVERITIES: tuple[Severity, ...] = get_args(Severity)
-_VERSION = 2  # raised whenever the same files would give other facts or findings
+_VERSION = 3  # raised whenever the same files would give other facts or findings
 _OUTLIER_DEVIATIONS = 6  # robust standard deviations, far beyond what a skewed distribution reaches
 _FEWEST_FOR_OUTLIERS = 8  # cases, below which a median deviation says little
 

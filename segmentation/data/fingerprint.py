@@ -1,20 +1,22 @@
 """What planning looks at: sizes, spacings and intensities of a dataset, in canonical axes."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segmentation.data.check import CheckReport
-from segmentation.data.facts import PERCENTILES, CaseFacts, Intensities
+from segmentation.data.facts import COARSENINGS, PERCENTILES, CaseFacts, Intensities
 from segmentation.data.manifest import Dataset
 from segmentation.data.preprocessing import THICK_SLICES, Normalisation
 
 _AXIS = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
 _COLOURS = frozenset(("red", "green", "blue", "r", "g", "b"))
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _SIDE = re.compile(r"(?<![a-z0-9])(left|right|[lr]h?)(?![a-z0-9])")
 """In the name of a class, in lower case: ``left_kidney``, ``Kidney R``, ``lh``."""
 
@@ -53,6 +55,9 @@ class Fingerprint:
         spacing_low_mm: 10th percentile of the spacing of each canonical axis, in mm.
         channels: Intensities of each channel.
         sided: Whether classes are named by left and right, which a mirror exchanges.
+        coarse_kept: What labels keep in voxels :data:`~segmentation.data.facts.COARSENINGS` times as wide as the finest
+            of ``spacing_mm`` (see :attr:`~segmentation.data.facts.CaseFacts.coarse_kept`): mean over the cases of a
+            class, of the class that loses most. Empty without labels.
     """
 
     spatial_dims: int
@@ -63,6 +68,7 @@ class Fingerprint:
     spacing_low_mm: tuple[float, ...]
     channels: tuple[ChannelFingerprint, ...]
     sided: bool = False
+    coarse_kept: tuple[float, ...] = ()
 
     @property
     def target_spacing_mm(self) -> tuple[float, ...]:
@@ -70,6 +76,18 @@ class Fingerprint:
         thick = [s > THICK_SLICES * min(self.spacing_mm) for s in self.spacing_mm]
         chosen = zip(thick, self.spacing_mm, self.spacing_low_mm, strict=True)
         return tuple(round(low if is_thick else middle, 4) for is_thick, middle, low in chosen)
+
+    def shape_at(self, spacing_mm: Sequence[float]) -> list[int]:
+        """The median shape in voxels of another spacing."""
+        axes = zip(self.shape, self.spacing_mm, spacing_mm, strict=True)
+        return [max(1, round(voxels * found / wanted)) for voxels, found, wanted in axes]
+
+    def is_of(self, other: "Fingerprint") -> bool:
+        """Tell whether this stored fingerprint is of the same data as one that was just taken.
+
+        One that an earlier version stored holds no ``coarse_kept``, and is not asked for it.
+        """
+        return self == (other if self.coarse_kept else replace(other, coarse_kept=()))
 
     def normalisation(self) -> tuple[list[Normalisation], str]:
         """Choose how intensities become [0, 1], one entry a channel, and say why."""
@@ -92,7 +110,8 @@ class Fingerprint:
         """Rebuild from :meth:`to_plain`."""
         axes = {name: tuple(plain[name]) for name in ("shape", "spacing_mm", "spacing_low_mm")}
         channels = tuple(ChannelFingerprint(**channel) for channel in plain["channels"])
-        fields: dict[str, Any] = {**plain, **axes, "channels": channels}
+        kept = tuple(plain.get("coarse_kept", ()))  # plans of versions before it lack it
+        fields: dict[str, Any] = {**plain, **axes, "channels": channels, "coarse_kept": kept}
         return cls(**fields)
 
 
@@ -101,16 +120,42 @@ def take_fingerprint(dataset: Dataset, report: CheckReport) -> Fingerprint:
     cases = list(report.facts.values())
     sizes = [_canonical(facts) for facts in cases]
     spacings = [spacing for _, spacing in sizes]
+    median_mm = _by_axis(spacings, median)
     return Fingerprint(
         spatial_dims=dataset.spatial_dims,
         cases=len(cases),
         patients=len({case.patient for case in dataset.cases}),
         shape=tuple(round(value) for value in _by_axis([shape for shape, _ in sizes], median)),
-        spacing_mm=_by_axis(spacings, median),
+        spacing_mm=median_mm,
         spacing_low_mm=_by_axis(spacings, lambda axis: float(np.percentile(axis, 10))),
         channels=tuple(_channel(name, index, cases) for index, name in enumerate(dataset.channel_names)),
-        sided=any(_SIDE.search(name.lower()) for name in dataset.foreground),
+        sided=_are_sided(dataset.foreground),
+        coarse_kept=_coarse_kept(cases, dataset, min(median_mm)),
     )
+
+
+def _are_sided(names: Iterable[str]) -> bool:
+    """Tell whether one name says a side, or two differ by it alone, such as LV and RV."""
+    known = {_CAMEL.sub("_", name).lower() for name in names}
+    mirrored = {
+        f"{name[:place]}r{name[place + 1 :]}" for name in known for place, sign in enumerate(name) if sign == "l"
+    }
+    return any(map(_SIDE.search, known)) or bool(known & mirrored)
+
+
+def _coarse_kept(cases: Sequence[CaseFacts], dataset: Dataset, finest_mm: float) -> tuple[float, ...]:
+    """What labels keep in voxels of the same widths in mm in every case: mean over cases, of the worst class."""
+    means = [
+        np.mean([_at_widths(kept, finest_mm / min(spacing_mm)) for kept, spacing_mm in found], axis=0)
+        for name in dataset.foreground
+        if (found := [(facts.coarse_kept[name], facts.spacing_mm) for facts in cases if name in facts.coarse_kept])
+    ]
+    return tuple(round(float(kept), 4) for kept in np.min(means, axis=0)) if means else ()
+
+
+def _at_widths(kept: Sequence[float], ratio: float) -> NDArray[np.float64]:
+    """What is kept at :data:`COARSENINGS` times another voxel, ``ratio`` times as wide as the case's own."""
+    return np.interp(np.multiply(COARSENINGS, ratio), (1, *COARSENINGS), (1.0, *kept))
 
 
 def _canonical(facts: CaseFacts) -> tuple[tuple[int, ...], tuple[float, ...]]:

@@ -15,6 +15,7 @@ from segmentation import SkipSegError
 from segmentation.config import PlanSettings, TrainSettings
 from segmentation.data.budgets import BUDGETS, Budget
 from segmentation.data.check import CheckReport, check_dataset
+from segmentation.data.facts import COARSENINGS, coarse_steps
 from segmentation.data.fingerprint import Fingerprint, take_fingerprint
 from segmentation.data.hardware import Hardware, hardware_of
 from segmentation.data.layouts import open_dataset
@@ -25,6 +26,10 @@ from segmentation.runs import read_json, user_cache, write_json
 
 THICK = 2.0
 """An axis whose spacing exceeds the finest by this factor is not pooled or convolved along until it no longer does."""
+
+
+KEPT = 0.95
+"""Voxels may become coarser than the scans' as long as labels keep this Dice, and this share of their components."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,13 @@ class Plan:
         context = context_slices if sliced else 0
         return Preprocessing(dims, tuple(spacing_mm), axis, context, tuple(self.normalisation))
 
+    def differing(self, other: "Plan") -> list[str]:
+        """Names of all that another plan decides differently, whatever its reasons."""
+        names = [name for name in {**self.values, **other.values} if self.values.get(name) != other.values.get(name)]
+        if list(self.normalisation) != list(other.normalisation):
+            names.append("normalisation")
+        return names if self.slice_axis == other.slice_axis else [*names, "slice_axis"]
+
     def to_plain(self) -> dict[str, Any]:
         """Give the plan as plain data: the content of plan.json."""
         return {
@@ -97,7 +109,7 @@ class Plan:
         except SkipSegError as error:
             raise SkipSegError(f"{path}: {error}") from None
         except (AttributeError, KeyError, TypeError) as error:
-            raise SkipSegError(f"{path} is not a plan ({error}); make it anew with `skipseg plan`") from None
+            raise SkipSegError(f"{path} is not a plan ({error}); delete it and run `skipseg plan`") from None
         return plan
 
 
@@ -114,8 +126,8 @@ def plan_dataset(settings: PlanSettings) -> tuple[Path, Plan]:
     path = settings.out or plan_path(settings.dataset)
     if path.exists():
         known = Plan.read(path)
-        edited = [name for name, value in plan.values.items() if known.values.get(name) != value]
-        if known.fingerprint == plan.fingerprint and edited:
+        edited = plan.differing(known)
+        if known.fingerprint.is_of(plan.fingerprint) and edited:
             raise SkipSegError(f"{path} holds another {', '.join(edited)}; delete it, or write elsewhere with --out")
     plan.write(path)
     return path, plan
@@ -144,7 +156,11 @@ def plan_path(dataset: Path) -> Path:
 
 
 def make_plan(
-    fingerprint: Fingerprint, hardware: Hardware, dims: int | None = None, budget: Budget | None = None
+    fingerprint: Fingerprint,
+    hardware: Hardware,
+    dims: int | None = None,
+    budget: Budget | None = None,
+    patch: Sequence[int] | None = None,
 ) -> Plan:
     """Apply the rules.
 
@@ -153,32 +169,31 @@ def make_plan(
         hardware: What to plan for.
         dims: Spatial axes of the network; chosen if not given.
         budget: What a training may cost; otherwise what is usual for the hardware.
+        patch: Voxels of a patch that will go before the planned one.
 
     Raises:
         SkipSegError: If ``dims`` is 3 for pictures.
     """
     budget = budget or BUDGETS[hardware]
-    spacing = fingerprint.target_spacing_mm
-    shape = [
-        max(1, round(n * s / t)) for n, s, t in zip(fingerprint.shape, fingerprint.spacing_mm, spacing, strict=True)
-    ]
-    slice_axis = max(range(len(spacing)), key=lambda axis: (spacing[axis], axis))
-    dimension = choose_dims(fingerprint, shape, budget, dims)
-    network_axes = [axis for axis in range(len(shape)) if dimension.value == len(shape) or axis != slice_axis]
-    patch = choose_patch(
-        [shape[a] for a in network_axes], budget.voxels_2d if dimension.value == 2 else budget.voxels_3d
-    )
+    finest = fingerprint.target_spacing_mm
+    slice_axis = max(range(len(finest)), key=lambda axis: (finest[axis], axis))
+    dimension = choose_dims(fingerprint, fingerprint.shape_at(finest), budget, dims)
+    network_axes = [axis for axis in range(len(finest)) if dimension.value == len(finest) or axis != slice_axis]
+    resolution = choose_spacing(fingerprint, network_axes, BUDGETS[hardware], patch)
+    spacing = resolution.value
+    shape = fingerprint.shape_at(spacing)
+    fitting = choose_patch([shape[a] for a in network_axes], budget.voxels(dimension.value))
     patch_spacing = [spacing[a] for a in network_axes]
-    strides, _ = choose_strides(patch, patch_spacing)
+    strides, _ = choose_strides(fitting, patch_spacing)
     factors = [math.prod(axis) for axis in zip(*strides, strict=True)]
-    patch = [math.ceil(size / factor) * factor for size, factor in zip(patch, factors, strict=True)]
+    planned = [math.ceil(size / factor) * factor for size, factor in zip(fitting, factors, strict=True)]
     flat = dimension.value == 2
     sliced = flat and fingerprint.spatial_dims == 3
     choices = {
         "data.dims": dimension,
-        "data.spacing_mm": Choice(list(spacing), "median of the dataset; across thick slices the finest tenth"),
+        "data.spacing_mm": resolution,
         "data.patch_size": Choice(
-            patch, f"the median scan has {shape} voxels at this spacing; cut to what {budget.name} can train, "
+            planned, f"the median scan has {shape} voxels at this spacing; cut to what {budget.name} can train, "
             f"in multiples of {factors}",
         ),
         "data.batch_size": Choice(
@@ -216,6 +231,43 @@ def choose_dims(fingerprint: Fingerprint, shape: Sequence[int], budget: Budget, 
             2, f"the median volume has {voxels} voxels: too many for 3-D training on {budget.name}, so slices"
         )
     return Choice(3, f"the median volume has {voxels} voxels, which {budget.name} can train in 3-D")
+
+
+def choose_spacing(
+    fingerprint: Fingerprint, network_axes: Sequence[int], budget: Budget, patch: Sequence[int] | None = None
+) -> Choice:
+    """Take the median spacing, or a coarser one where a patch would see too little and the labels keep their shape.
+
+    Args:
+        fingerprint: Of the dataset.
+        network_axes: Canonical axes that the network looks along; others keep their spacing.
+        budget: Most voxels of a patch, and the share of a scan that it should see.
+        patch: Its shape, if that is decided already.
+    """
+    median = fingerprint.target_spacing_mm
+    why = "median of the dataset; across thick slices the finest tenth"
+
+    def coarser(factor: int) -> list[float]:
+        steps = dict(zip(network_axes, coarse_steps([median[axis] for axis in network_axes], factor), strict=True))
+        return [round(size * steps.get(axis, 1), 4) for axis, size in enumerate(median)]
+
+    def seen(factor: int) -> float:
+        shape = fingerprint.shape_at(coarser(factor))
+        scan = [shape[axis] for axis in network_axes]
+        inside = map(min, patch, scan) if patch else choose_patch(scan, budget.voxels(len(scan)))
+        return math.prod(inside) / math.prod(scan)
+
+    kept = dict(zip(COARSENINGS, fingerprint.coarse_kept, strict=False))
+    if not kept or (whole := seen(1)) >= budget.view:
+        return Choice(list(median), why)
+    sees = f"a patch of {math.prod(patch) if patch else budget.voxels(len(network_axes))} voxels sees"
+    factors = [factor for factor, share in kept.items() if share >= KEPT]
+    if not factors:
+        lost = f"voxels twice as wide would keep {kept[COARSENINGS[0]]:.1%} of the labels"
+        return Choice(list(median), f"{why}: {sees} {whole:.0%} of a scan, but {lost}")
+    factor = next((factor for factor in factors if seen(factor) >= budget.view), factors[-1])
+    more = f"{sees} {seen(factor):.0%} of a scan rather than {whole:.0%}, and {kept[factor]:.1%} of the labels are kept"
+    return Choice(coarser(factor), f"{factor} times the finest of the median: {more}")
 
 
 def choose_patch(shape: Sequence[int], voxels: int) -> list[int]:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.ndimage import gaussian_filter1d
 
 
 @lru_cache(maxsize=64)
@@ -38,12 +37,22 @@ def axis_weights(old: int, new: int) -> sparse.csr_array:
     entries = (np.r_[1 - share, share], (np.r_[rows, rows], np.r_[below, above]))
     weights = sparse.csr_array(entries, shape=(new, old))
     if old > new:
-        smooth = gaussian_filter1d(np.eye(old), (old / new - 1) / 2, axis=0, mode="nearest")
-        weights = weights @ sparse.csr_array(smooth)
+        weights = weights @ _gaussian(old, (old / new - 1) / 2)
     weights = sparse.csr_array(weights, dtype=np.float32)
     weights.sum_duplicates()
     weights.eliminate_zeros()
     return weights
+
+
+def _gaussian(voxels: int, sigma: float) -> sparse.csr_array:
+    """Matrix that smooths an axis, shape ``(voxels, voxels)``; beyond 4 ``sigma``, in voxels, nothing is weighed."""
+    reach = int(4 * sigma + 0.5)
+    offsets = np.arange(-reach, reach + 1)
+    shares = np.exp(-0.5 * (offsets / sigma) ** 2)
+    rows, steps = np.meshgrid(np.arange(voxels), offsets, indexing="ij")
+    columns = (rows + steps).clip(0, voxels - 1)
+    entries = (np.tile(shares / shares.sum(), voxels), (rows.ravel(), columns.ravel()))
+    return sparse.csr_array(entries, shape=(voxels, voxels))
 
 
 class PlaneResampler:

@@ -135,16 +135,20 @@ def find_plan(source: Source, settings: TrainSettings) -> Plan:
     """Read the plan that ``settings`` name, or the dataset's own, or make one on the spot.
 
     Raises:
-        SkipSegError: If the plan cannot be read, or was made for other data.
+        SkipSegError: If the plan cannot be read, was made for other data, or is asked for with other axes.
     """
     path = settings.plan or plan_path(source.path)
     if settings.plan or path.is_file():
         plan = Plan.read(path)
-        if plan.fingerprint != source.fingerprint:
+        if not plan.fingerprint.is_of(source.fingerprint):
             raise SkipSegError(f"{path} was made for other data than {source.path} holds; run `skipseg plan` again")
-        if settings.data.dims in (None, plan.values["data.dims"]):
+        dims, planned = settings.data.dims, plan.values.get("data.dims")
+        if dims in (None, planned):
             return plan
-    return make_plan(source.fingerprint, hardware_of(settings.device), settings.data.dims)
+        if settings.plan:
+            raise SkipSegError(f"{path} plans a network of {planned} axes, but data.dims {dims} is asked for; drop one")
+    data = settings.data
+    return make_plan(source.fingerprint, hardware_of(settings.device), data.dims, patch=data.patch_size)
 
 
 def make_job(settings: TrainSettings, source: Source | None = None, reference: Job | None = None) -> Job:

@@ -87,7 +87,7 @@ def plan_in_time(settings: PlanSettings, started: float) -> tuple[Path, Plan]:
     imported = time.time() - started
     source = open_source(settings.dataset, settings.cache)
     path = settings.out or plan_path(settings.dataset)
-    if path.exists() and Plan.read(path).fingerprint == source.fingerprint:
+    if path.exists() and Plan.read(path).fingerprint.is_of(source.fingerprint):
         raise SkipSegError(f"{path} holds a plan already; delete it, or write elsewhere with --out")
     minutes, hardware = settings.minutes or 0.0, hardware_of(settings.device)
     ends = started + 60 * minutes * (1 - MARGIN) - imported  # the training will import as much again
@@ -180,7 +180,7 @@ def _job(settings: PlanSettings, plan: Plan, source: Source) -> Job:
         plan.write(path)
         wanted = TrainSettings(
             settings.dataset, Path(folder), epochs=1, steps_per_epoch=MOST_STEPS, plan=path, device=settings.device,
-            cache=settings.cache, folds=max(2, min(5, source.fingerprint.patients)),
+            cache=settings.cache, folds=max(2, min(5, len({case.patient for case in source.labelled.cases}))),
         )  # fmt: skip
         return make_job(wanted, source)
 

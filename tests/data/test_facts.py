@@ -1,7 +1,8 @@
 """What the check measures is what plain numpy measures over whole arrays, whatever their layout in memory."""
 
 import hashlib
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -74,3 +75,69 @@ def test_an_ignored_voxel_is_no_foreground(make_dataset, tmp_path):
     assert (labels == 2).any()
     found, _ = inspect_case(case, dataset)
     assert found.foreground_intensities[0].voxels == (labels == 1).sum()
+
+
+def dice_and_found(mask, share, steps):
+    """What is left of a mask when every block, of which a share is inside, is decided by half."""
+    coarse = share >= 0.5
+    for axis, step in enumerate(steps):
+        coarse = np.repeat(coarse, step, axis)
+    coarse = coarse[tuple(map(slice, mask.shape))]
+    components, count = ndimage.label(mask, np.ones((3,) * mask.ndim))
+    parts = [components == number for number in range(1, count + 1)]
+    large = [part for part in parts if part.sum() >= 2**mask.ndim] or parts
+    return (
+        2 * (coarse & mask).sum() / (coarse.sum() + mask.sum()),
+        np.mean([(coarse & part).sum() >= part.sum() / 2 for part in large]),
+    )
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("size", [48, 41])
+@pytest.mark.parametrize("spacing_mm", [(1.0, 1.0), (0.8, 0.8, 0.8), (3.0, 0.7, 0.7)])
+def test_what_is_kept_is_that_of_voxels_filled_by_majority(spacing_mm, size, order):
+    rng = np.random.default_rng(1)
+    shape = (size,) * len(spacing_mm)
+    smooth = ndimage.gaussian_filter(rng.normal(size=shape), 2)
+    mask = np.asarray(smooth > smooth.std(), order=order)
+    mask[:5] = mask[:, -7:] = False  # the box of the mask starts and ends anywhere
+    for factor, found in zip(facts_module.COARSENINGS, facts_module._coarse_kept(mask, spacing_mm), strict=True):
+        steps = facts_module.coarse_steps(spacing_mm, factor)
+        padded = np.pad(mask.astype(float), [(0, -n % step) for n, step in zip(shape, steps, strict=True)])
+        filled = np.pad(np.ones(shape), [(0, -n % step) for n, step in zip(shape, steps, strict=True)])
+        split = [n for whole, step in zip(padded.shape, steps, strict=True) for n in (whole // step, step)]
+        inside, whole = (a.reshape(split).sum(axis=tuple(range(1, 2 * mask.ndim, 2))) for a in (padded, filled))
+        assert found == pytest.approx(min(dice_and_found(mask, inside / whole, steps)), abs=1e-4)
+
+
+def test_thick_things_keep_their_shape_in_coarse_voxels_and_thin_ones_do_not():
+    square, line, point = np.zeros((3, 96, 96), bool)
+    square[24:72, 24:72] = line[:, 48] = point[50, 50] = True
+    assert facts_module._coarse_kept(square, (1.0, 1.0)) == (1.0,) * 5  # its edges are those of all voxels
+    assert facts_module._coarse_kept(line, (1.0, 1.0)) == (0.6667, 0.0, 0.0, 0.0, 0.0)
+    assert facts_module._coarse_kept(point, (1.0, 1.0)) == (0.0,) * 5
+    assert facts_module._coarse_kept(line, (1.0, 8.0)) == (1.0,) * 5  # thick across, so only coarsened along
+    assert facts_module._coarse_kept(np.ones((33, 33, 1), bool), (1.0, 1.0, 1.0)) == (1.0,) * 5  # cut at the rim
+
+
+def test_small_lesions_count_as_much_as_large_ones_and_stray_clicks_not_at_all():
+    rows, columns = np.mgrid[:256, :256]
+    organ = (rows - 64) ** 2 + (columns - 64) ** 2 < 50**2
+    lesions = np.zeros((256, 256), bool)
+    for place in range(20):
+        lesions |= (rows - 200) ** 2 + (columns - 10 - 12 * place) ** 2 <= 1.5**2
+    clicks = np.zeros((256, 256), bool)
+    clicks[150:250:9, 150:250:9] = True
+    assert facts_module._coarse_kept(organ, (1.0, 1.0))[2] > 0.95
+    assert facts_module._coarse_kept(organ | lesions, (1.0, 1.0))[2] < 0.5
+    assert facts_module._coarse_kept(organ | clicks, (1.0, 1.0))[2] > 0.95
+
+
+def test_only_classes_that_a_case_has_are_measured(make_dataset, tmp_path):
+    made = make_dataset(tmp_path / "data", dims=2, patients=1, cases_each=1).root
+    dataset = open_dataset(made)
+    (case,) = dataset.cases
+    found, _ = inspect_case(case, replace(dataset, labels={**dataset.labels, "absent": 9}))
+    assert set(found.coarse_kept) == set(dataset.foreground)
+    assert all(0 <= kept <= 1 for values in found.coarse_kept.values() for kept in values)
+    assert type(found).from_plain(json.loads(json.dumps(asdict(found)))) == found

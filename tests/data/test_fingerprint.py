@@ -55,10 +55,11 @@ def test_sizes_are_medians_along_the_patients_axes(volumes):
 @pytest.mark.parametrize(
     ("name", "sided"),
     [("left_kidney", True), ("Right Lung", True), ("kidney-L", True), ("rh", True)]
+    + [(name, True) for name in ("LeftKidney", "kidneyLeft", "lkid", "RK")]
     + [(name, False) for name in ("bright", "leftover", "vertebra L1", "tumour", "Anterior")],
 )
 def test_sides_are_known_by_the_names_of_the_classes(volumes, name, sided):
-    dataset = replace(volumes, labels={"background": 0, "organ": 1, name: 2})
+    dataset = replace(volumes, labels={"background": 0, "organ": 1, "rkid": 2, "LK": 3, name: 4})
     assert take_fingerprint(dataset, report(dataset, facts((2, 2, 1), (1.0,) * 3, "RAS", [0, 1]))).sided is sided
 
 
@@ -73,6 +74,43 @@ def test_intensities_are_pooled_over_cases_and_foreground_comes_first(volumes):
     assert (found.low, found.high) == pytest.approx(np.percentile([2, 3], (0.5, 99.5)))
     without = [facts((2, 2, 1), (1.0,) * 3, "RAS", first)]
     assert take_fingerprint(volumes, report(volumes, *without)).channels[0].mean == 1.5
+
+
+def test_of_what_coarse_voxels_keep_the_worst_class_counts(volumes):
+    dataset = replace(volumes, labels={"background": 0, "organ": 1, "vessel": 2, "absent": 3})
+    plain = facts((2, 2, 1), (1.0,) * 3, "RAS", [0, 1])
+    kept = [
+        {"organ": (0.99, 0.9, 0.8, 0.7, 0.1), "vessel": (0.8, 0.7, 0.6, 0.5, 0.4)},
+        {"organ": (0.97, 0.9, 0.8, 0.7, 0.1)},
+        {},
+    ]
+    cases = [replace(plain, coarse_kept=values) for values in kept]
+    assert take_fingerprint(dataset, report(dataset, *cases)).coarse_kept == (0.8, 0.7, 0.6, 0.5, 0.1)
+    assert take_fingerprint(dataset, report(dataset, *cases[1:])).coarse_kept == (0.97, 0.9, 0.8, 0.7, 0.1)
+    assert take_fingerprint(dataset, report(dataset, plain)).coarse_kept == ()
+
+
+def test_what_is_kept_is_of_the_same_millimetres_in_every_case(volumes):
+    dataset = replace(volumes, labels={"background": 0, "organ": 1})
+    coarse, fine = (
+        replace(facts((2, 2, 2), (size,) * 3, "RAS", [0, 1]), coarse_kept={"organ": kept})
+        for size, kept in ((1.0, (0.9, 0.8, 0.7, 0.6, 0.5)), (0.5, (0.98, 0.96, 0.94, 0.92, 0.9)))
+    )
+    expected = [(0.9 + 0.94) / 2, (0.8 + 0.92) / 2, (0.7 + 0.9) / 2, (0.6 + 0.9) / 2, (0.5 + 0.9) / 2]
+    found = take_fingerprint(dataset, report(dataset, coarse, coarse, fine, fine, coarse))
+    assert found.spacing_mm == (1.0,) * 3
+    np.testing.assert_allclose(
+        found.coarse_kept, np.average([expected, (0.9, 0.8, 0.7, 0.6, 0.5)], 0, [4, 1]), atol=1e-4
+    )
+
+
+def test_a_fingerprint_of_an_earlier_version_is_known_by_what_it_holds():
+    found = replace(fingerprint(), coarse_kept=(0.9,) * 5)
+    earlier = Fingerprint.from_plain({name: value for name, value in found.to_plain().items() if name != "coarse_kept"})
+    assert earlier.is_of(found)
+    assert found.is_of(found)
+    assert not replace(earlier, cases=9).is_of(found)
+    assert not replace(found, coarse_kept=(0.8,) * 5).is_of(found)
 
 
 def test_a_real_dataset_is_measured(volumes):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segmentation import SkipSegError
-from segmentation.config import PlanSettings, TrainSettings
+from segmentation.config import DataSettings, PlanSettings, TrainSettings
 from segmentation.data.fingerprint import ChannelFingerprint, Fingerprint
 from segmentation.data.plan import (
     BUDGETS,
@@ -103,6 +103,56 @@ def test_large_volumes_on_a_cpu_are_planned_in_slices_across_the_thickest_axis()
     assert make_plan(CT, "cpu", dims=3).choices["data.dims"].why == "asked for"
 
 
+BLOBS, FINE = (0.99, 0.98, 0.96, 0.94, 0.9), (0.87, 0.8, 0.7, 0.6, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kept", "spacing", "seen"),
+    [
+        ((270, 320), BLOBS, 2.0, "76% of a scan rather than 19%"),
+        ((400, 400), BLOBS, 3.0, "93% of a scan rather than 10%"),
+        ((2000, 2000), BLOBS, 4.0, "7% of a scan rather than 0%"),  # six times would lose too much of the labels
+    ],
+)
+def test_voxels_grow_until_a_patch_sees_half_of_a_scan(shape, kept, spacing, seen):
+    found = replace(fingerprint(shape), coarse_kept=kept)
+    choice = make_plan(found, "cpu").choices["data.spacing_mm"]
+    assert choice.value == [spacing, spacing]
+    share = dict(zip((2, 3, 4), kept, strict=False))[int(spacing)]
+    assert choice.why == (
+        f"{spacing:g} times the finest of the median: a patch of 16384 voxels sees {seen}, and {share:.1%} of the "
+        "labels are kept"
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "kept", "hardware", "why"),
+    [
+        (
+            (565, 584),
+            FINE,
+            "cpu",
+            "a patch of 16384 voxels sees 5% of a scan, but voxels twice as wide would keep 87.0% of the labels",
+        ),
+        ((565, 584), (), "cpu", "median of the dataset; across thick slices the finest tenth"),
+        ((150, 160), BLOBS, "cpu", "median of the dataset; across thick slices the finest tenth"),
+        ((4000, 4000), BLOBS, "cuda", "median of the dataset; across thick slices the finest tenth"),
+    ],
+)
+def test_voxels_stay_as_they_are(shape, kept, hardware, why):
+    choice = make_plan(replace(fingerprint(shape), coarse_kept=kept), hardware).choices["data.spacing_mm"]
+    assert choice.value == [1.0, 1.0]
+    assert choice.why.endswith(why)
+
+
+def test_thick_axes_and_those_across_slices_do_not_grow_with_the_others():
+    ct = replace(CT, coarse_kept=BLOBS)
+    assert make_plan(ct, "cpu").values["data.spacing_mm"] == [2.4, 2.4, 3.0]
+    assert make_plan(ct, "cpu", dims=3).values["data.spacing_mm"] == [3.2, 3.2, 3.0]
+    even = replace(fingerprint((300, 300, 300)), coarse_kept=BLOBS)
+    assert make_plan(even, "cpu").values["data.spacing_mm"] == [2.0, 2.0, 1.0]
+
+
 @pytest.mark.parametrize(("thick", "flips"), [(0, []), (1, [0]), (2, [0])])
 def test_slices_are_mirrored_left_to_right_wherever_that_axis_went(thick, flips):
     spacing = [1.0, 1.0, 1.0]
@@ -188,6 +238,47 @@ def test_an_edited_plan_is_used_as_it_stands(make_dataset, tmp_path: Path):
     with pytest.raises(SkipSegError, match=r"plan\.json holds another epochs"):
         plan_dataset(PlanSettings(dataset.root, device="cpu", cache=tmp_path / "cache"))
     assert Plan.read(path).values["epochs"] == 7
+
+
+def test_what_was_edited_anywhere_in_a_plan_is_never_overwritten(make_dataset, tmp_path: Path):
+    dataset = make_dataset(tmp_path / "data", dims=3)
+    settings = PlanSettings(dataset.root, device="cpu", cache=tmp_path / "cache")
+    path, _ = plan_dataset(settings)
+    content = json.loads(path.read_text())
+    content["settings"]["optim.learning_rate"] = {"value": 0.5, "why": "mine"}
+    content["normalisation"]["value"][0]["low"] = -77.0
+    content["slice_axis"] = 0
+    del content["fingerprint"]["coarse_kept"]  # as an earlier version wrote it
+    path.write_text(json.dumps(content))
+    with pytest.raises(SkipSegError, match=r"holds another optim\.learning_rate, normalisation, slice_axis; delete it"):
+        plan_dataset(settings)
+    assert json.loads(path.read_text()) == content
+    assert (
+        find_plan(open_source(dataset.root, tmp_path / "cache"), TrainSettings(dataset.root, tmp_path)).slice_axis == 0
+    )
+
+
+def test_a_plan_that_is_named_and_plans_other_axes_is_refused(make_dataset, tmp_path: Path):
+    dataset = make_dataset(tmp_path / "data", dims=3)
+    path, plan = plan_dataset(PlanSettings(dataset.root, device="cpu", cache=tmp_path / "cache"))
+    source = open_source(dataset.root, tmp_path / "cache")
+    flat = TrainSettings(dataset.root, tmp_path / "run", device="cpu", data=DataSettings(dims=2))
+    assert plan.values["data.dims"] == 3
+    assert find_plan(source, flat).values["data.dims"] == 2, "the dataset's own plan gives way"
+    with pytest.raises(SkipSegError, match=r"plans a network of 3 axes, but data\.dims 2 is asked for"):
+        find_plan(source, replace(flat, plan=path))
+    content = json.loads(path.read_text())
+    del content["settings"]["data.dims"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(SkipSegError, match=r"plans a network of None axes"):
+        find_plan(source, replace(flat, plan=path))
+
+
+def test_voxels_suit_the_patch_that_is_asked_for():
+    found = replace(fingerprint((316, 298)), coarse_kept=BLOBS)
+    assert make_plan(found, "cpu").values["data.spacing_mm"] == [2.0, 2.0]
+    assert make_plan(found, "cpu", patch=[256, 256]).values["data.spacing_mm"] == [1.0, 1.0]
+    assert make_plan(found, "cpu", patch=[64, 64]).values["data.spacing_mm"] == [4.0, 4.0]
 
 
 def test_plan_of_other_data_is_refused(make_dataset, tmp_path: Path):

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from segmentation.config import Norm
 
@@ -47,7 +46,7 @@ def instance_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         bias: Shift of each channel, shape ``(C,)``.
 
     Returns:
-        Normalised map, shape ``(B, C, *S)``, channels last; it has first derivatives only.
+        Normalised map, shape ``(B, C, *S)``, channels last. It has first derivatives only; ``create_graph`` is refused.
 
     Examples:
         >>> x = channels_last(torch.arange(16.0).reshape(1, 2, 2, 4))
@@ -77,9 +76,10 @@ class _InstanceNorm(torch.autograd.Function):
 
     # PyTorch declares backward for any arguments, and calls it with one gradient a result.
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """With h the normalised map and g the gradient: ``weight * inverse * (g - mean(g) - h * mean(g * h))``."""
+        if torch.is_grad_enabled():  # once_differentiable says so only where the graph leads back to a leaf
+            raise RuntimeError("this normalisation has no second derivatives; lay the network out with channels first")
         centred, inverses, weight = ctx.saved_tensors
         gradient = gradients[0].contiguous(memory_format=FORMAT[centred.ndim - 2])
         result = torch.empty_like(centred)

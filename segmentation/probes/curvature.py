@@ -60,12 +60,14 @@ class HessianProduct:
     """The Hessian of a mean loss, as something that multiplies vectors.
 
     Args:
-        network: In evaluation mode.
+        network: In evaluation mode. Its weights are laid out with channels first, for the normalisation that is fast
+            with channels last has no second derivatives; their values stay.
         loss: Loss of the network on a batch.
         batches: Images, shape ``(B, C, *S)``, and labels, shape ``(B, *S)``.
     """
 
     def __init__(self, network: nn.Module, loss: LossFunction, batches: Sequence[Batch]) -> None:
+        network.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue] - torch's stubs lack it
         self.network, self.loss, self.batches = network, loss, batches
         self.parameters = [parameter for parameter in network.parameters() if parameter.ndim > 1]
         self.size = sum(parameter.numel() for parameter in self.parameters)

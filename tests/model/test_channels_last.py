@@ -64,9 +64,8 @@ def test_the_layer_takes_either_layout_and_leaves_its_input():
 
 def test_second_derivatives_are_refused_rather_than_wrong():
     x = channels_last(torch.randn(2, 3, 8, 9)).requires_grad_()
-    (first,) = torch.autograd.grad(instance_norm(x, torch.ones(3), torch.zeros(3)).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        first.sum().backward()
+    with pytest.raises(RuntimeError, match="no second derivatives"):
+        torch.autograd.grad(instance_norm(x, torch.ones(3), torch.zeros(3)).square().sum(), x, create_graph=True)
 
 
 @pytest.mark.parametrize("downsample", ["maxpool", "avgpool", "stride", "first_conv"])

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from segmentation import SkipSegError
 from segmentation.config import NetworkSettings
+from segmentation.model.architecture import Architecture
 from segmentation.model.unet import UNet
 from segmentation.probes.context import Batch, NotMeasurableError, ProbeContext
 from segmentation.probes.curvature import HessianProduct, gradient_lipschitz, hutchinson, measure_curvature, probe
@@ -47,6 +48,19 @@ def small() -> tuple[UNet, list[Batch]]:
     images = torch.randn(4, 1, 6, 6, generator=generator)
     labels = (images[:, 0] > 0).long()
     return UNet(settings, 2, 1, 2), [(images[:2], labels[:2]), (images[2:], labels[2:])]
+
+
+def test_volumes_have_the_hessian_of_their_weights_whatever_their_layout_in_memory():
+    plan = NetworkSettings(depth=2, width=4)
+    built = Architecture(plan, 3, 1, 2, [[2, 2, 2]] * 2, [[3, 3, 3]] * 3).build()
+    plain = UNet(plan, 3, 1, 2)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 1, 16, 16, 16, generator=generator)
+    batches = [(images, (images[:, 0] > 0).long())]
+    one, other = (HessianProduct(network.eval(), segmentation_loss, batches) for network in (built, plain))
+    v, w = torch.randn(2, one.size, generator=generator)
+    torch.testing.assert_close(one(v), other(v), atol=1e-4, rtol=1e-3)
+    assert float(v @ one(w)) == pytest.approx(float(w @ one(v)), rel=1e-3)
 
 
 def dense_hessian(network: nn.Module, batches: list[Batch]) -> np.ndarray:

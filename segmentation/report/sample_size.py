@@ -33,8 +33,13 @@ def _of(contrast: Mapping[str, Any], margin: float, measure: str) -> dict[str, A
         "find": checks["cases_needed"],
         "exclude": checks["cases_to_exclude"],
     }
-    why_not = _why_not(contrast) if entry["detectable"] is None else None
+    why_not = None if entry["detectable"] is not None or _too_few(contrast) else _why_not(contrast)
     return entry | {"sentence": " ".join(_sentences(entry, margin, measure, why_not))}
+
+
+def _too_few(contrast: Mapping[str, Any]) -> bool:
+    """Whether no difference between so few patients could give a p-value that is small enough."""
+    return contrast["n"] > 1 and contrast["smallest_p"] > 1 - contrast["level"]
 
 
 def _why_not(contrast: Mapping[str, Any]) -> str:
@@ -52,8 +57,11 @@ def _sentences(entry: Mapping[str, Any], margin: float, measure: str, why_not: s
     if why_not:
         yield f"{have} tell no sample size: {why_not}."
         return
-    smallest = number(entry["detectable"], measure)
-    yield f"{have} find a true difference of {smallest} or more with probability {POWER:g}."
+    if entry["detectable"] is None:
+        yield f"{have} cannot show any difference, however large."
+    else:
+        smallest = number(entry["detectable"], measure)
+        yield f"{have} find a true difference of {smallest} or more with probability {POWER:g}."
     if entry["find"] and entry["exclude"]:
         yield f"To find one of {margin:g}: {_needed(entry, 'find')};"
         yield f"to rule one out where there is none: {_needed(entry, 'exclude')}."

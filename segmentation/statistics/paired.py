@@ -195,8 +195,10 @@ def paired_difference(
 
 
 def detectable_difference(tables: Aligned, alpha: float = 0.05) -> float | None:
-    """Smallest true difference that these patients and seeds would probably show; None if it cannot be told."""
+    """Smallest true difference that these patients and seeds would probably show; None if there is none to tell."""
     n, data = len(tables.a), tables.difference()
+    if smallest_p(n) > alpha:  # no difference, however large, would show
+        return None
     if data.nested:
         groups, sd = int(data.nested.groups), data.nested.variance**0.5
         return minimum_detectable_difference(sd * groups**0.5, groups, alpha, POWER) if groups > 1 and sd > 0 else None

@@ -9,7 +9,7 @@ from segmentation.statistics.bootstrap import Interval
 from segmentation.statistics.hierarchical import hierarchical_p
 from segmentation.statistics.mixed import MixedModel, mixed_model
 from segmentation.statistics.paired import POWER, Aligned, Scores, aligned, detectable_difference
-from segmentation.statistics.permutation import wilcoxon_p
+from segmentation.statistics.permutation import fewest_patients, wilcoxon_p
 from segmentation.statistics.power import cases_needed, cases_to_exclude
 from segmentation.statistics.probability import superiority
 from segmentation.statistics.resampled import CorrectedT, corrected_resampled_t
@@ -28,7 +28,8 @@ class Checks:
         hierarchical_p: Of the test over patients and seeds, or over groups of patients; None with one seed.
         superiority: P(A>B), the probability that a patient scores higher under a.
         spread: Standard deviations of the differences; None where the seeds cannot tell them apart.
-        detectable: Smallest true difference that is found with probability 0.8.
+        detectable: Smallest true difference that is found with probability 0.8; None if it cannot be told, and with
+            too few patients for any p-value of at most ``alpha``.
         cases_needed: Number of seeds to the number of patients that find a true difference of the margin with
             probability 0.8; None where no number suffices. Empty without a margin.
         cases_to_exclude: The same for the patients that show with probability 0.8 that conditions which do not
@@ -91,15 +92,22 @@ def checks(
         superiority=superiority(tables.a, tables.b, 1 - alpha, paired_seeds=tables.paired_seeds),
         spread=tables.spread() if data.replicated else None,
         detectable=detectable_difference(tables, alpha),
-        cases_needed={} if margin is None else _cases(tables, _Question(margin, alpha, exclude=False)),
-        cases_to_exclude={} if margin is None else _cases(tables, _Question(margin, claims, exclude=True)),
+        cases_needed={} if margin is None else _cases(tables, _Question(margin, alpha, False), alpha),
+        cases_to_exclude={} if margin is None else _cases(tables, _Question(margin, claims, True), alpha),
         corrected_t=_over_folds(by_patient, folds or {}, test_share, 1 - alpha),
         mixed=mixed_model(tables.a, tables.b, 1 - alpha) if mixed else None,
     )
 
 
-def _cases(tables: Aligned, question: "_Question") -> dict[str, int | None]:
-    """Patients that answer a question with probability 0.8, by number of seeds."""
+def _cases(tables: Aligned, question: "_Question", alpha: float) -> dict[str, int | None]:
+    """Patients that answer a question with probability 0.8, by number of seeds; never fewer than p needs."""
+    fewest = fewest_patients(alpha)
+    found = _likely_cases(tables, question)
+    return {seeds: patients and max(patients, fewest) for seeds, patients in found.items()}
+
+
+def _likely_cases(tables: Aligned, question: "_Question") -> dict[str, int | None]:
+    """Patients by the power of the t test, by number of seeds."""
     data = tables.difference()
     n = len(data.patients)
     if data.nested:  # the seeds needed, each with as many patients as now

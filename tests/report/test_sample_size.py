@@ -8,7 +8,7 @@ from segmentation.report.sample_size import sample_size
 
 def contrast(find, exclude, detectable=0.1, seeds=1, declared=True, high=0.2):
     checks = {"cases_needed": find, "cases_to_exclude": exclude, "detectable": detectable}
-    named = {"a": "x", "b": "y", "declared": declared, "n": 9, "seeds": seeds, "class": None}
+    named = {"a": "x", "b": "y", "declared": declared, "n": 9, "seeds": seeds, "smallest_p": 0.004, "level": 0.95}
     return named | {"checks": checks, "low": 0.1, "high": high}
 
 
@@ -42,6 +42,14 @@ def test_without_scatter_there_is_no_number():
 
 def test_where_runs_are_missing_there_is_no_number():
     assert "too many runs are missing" in sentence(contrast({}, {}, detectable=None))
+
+
+def test_too_few_patients_find_nothing_and_are_told_how_many_would():
+    few = contrast({"1": 6}, {"1": 9}, detectable=None) | {"n": 4, "smallest_p": 0.125}
+    assert sentence(few) == (
+        "4 patients and 1 seed cannot show any difference, however large. To find one of 0.02: about 6 patients with 1 "
+        "seed; to rule one out where there is none: about 9 patients with 1 seed."
+    )
 
 
 def test_declared_contrasts_come_alone_and_exploratory_ones_in_their_absence():

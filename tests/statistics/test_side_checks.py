@@ -47,6 +47,16 @@ def test_one_seed_leaves_out_what_needs_several():
     assert "two seeds" in found.mixed.note
 
 
+@pytest.mark.parametrize(("alpha", "fewest"), [(0.05, 6), (0.05 / 3, 7)])
+def test_fewer_patients_than_p_needs_are_never_promised_anything(alpha, fewest):
+    a = {f"p{i}": 0.5 + 0.001 * i for i in range(fewest - 1)}
+    found = checks(a, dict.fromkeys(a, 0.2), alpha=alpha, margin=0.05, equivalence_alpha=0.05)
+    assert found.detectable is None
+    assert found.cases_needed == found.cases_to_exclude == {"1": fewest}
+    enough = {**a, "one more": 0.51}
+    assert checks(enough, dict.fromkeys(enough, 0.2), alpha=alpha).detectable > 0
+
+
 def test_without_scatter_or_margin_there_is_nothing_to_plan():
     same = dict.fromkeys(A, 0.5)
     assert checks(same, same, margin=0.02).cases_needed == {}

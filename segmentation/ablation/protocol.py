@@ -16,8 +16,10 @@ from segmentation.runs import content_hash, is_draft, read_json, write_json
 METHODS = {
     "unit": "patient",
     "estimate": "mean paired difference on equal folds, seeds, cases and classes",
-    "interval": "bootstrap over patients and seeds; where each seed ran one fold, Student's t over folds",
-    "test": "sign-flip permutation of patients, two-sided",
+    "interval": "bootstrap over patients and seeds, Student's t where they are few; where each seed ran one fold, "
+    "Student's t over folds",
+    "test": "sign-flip permutation of patients, two-sided; with several seeds p is no smaller than that of the test "
+    "over patients and seeds, or over folds; a difference also needs an interval without 0",
     "multiplicity": "Holm over the declared contrasts; claims of equivalence share alpha equally",
     "verdict": "different, equivalent within the margin (two one-sided tests) or inconclusive",
 }

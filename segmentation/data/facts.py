@@ -24,7 +24,7 @@ Severity = Literal["error", "warning", "note"]
 PERCENTILES = (0.5, 5.0, 25.0, 50.0, 75.0, 95.0, 99.5)
 """Which percentiles :class:`Intensities` holds."""
 
-COARSENINGS = (2, 3, 4, 6, 8)
+COARSENINGS: tuple[int, ...] = (2, 3, 4, 6, 8)
 """How many times as wide as the finest axis the voxels are for which :attr:`CaseFacts.coarse_kept` is measured."""
 
 _MOST_SAMPLES = 1_000_000  # evenly spread voxels of a channel from which mean, deviation and percentiles are taken

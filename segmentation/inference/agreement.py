@@ -9,12 +9,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segmentation.inference.backend import Array
+from segmentation import SkipSegError
+from segmentation.inference.backend import Array, Backend, WindowRefusedError
 from segmentation.runs import content_hash
+
+if TYPE_CHECKING:  # PyTorch takes seconds to import, and not every prediction needs it
+    from segmentation.inference.backend_torch import TorchBackend
 
 TOLERANCE = 2e-3
 """Largest difference of a probability.
@@ -70,6 +74,44 @@ def compare(found: Array, reference: Array) -> Verdict:
     changed = found.argmax(1) != reference.argmax(1)
     agrees = difference <= TOLERANCE and int(changed.sum()) <= math.ceil(CHANGED * changed.size)
     return Verdict(agrees, difference, float(changed.mean()))
+
+
+def example_size(strides: Sequence[Sequence[int]], extra: int = 1) -> tuple[int, ...]:
+    """A size for each axis, each another, that some level of a network with these strides does not divide.
+
+    Examples:
+        >>> [example_size([[2, 2], [2, 2]], extra) for extra in (1, 2, 3)]
+        [(9, 11), (10, 12), (11, 13)]
+    """
+    totals = (math.prod(steps) for steps in zip(*strides, strict=True))
+    return tuple(2 * (total + axis) + extra for axis, total in enumerate(totals))
+
+
+def differences(candidates: Sequence[Backend], reference: "TorchBackend") -> float:
+    """Compare with PyTorch on images of three sizes, so that the levels of the network leave every rest.
+
+    Returns:
+        The largest difference of a probability.
+
+    Raises:
+        SkipSegError: If one of the candidates does not agree, or cannot compute one of the sizes.
+    """
+    rng, found = np.random.default_rng(0), [0.0]
+    architecture = reference.architecture
+    for batch, extra in ((1, 1), (2, 2), (1, 3)):
+        shape = (batch, architecture.in_channels, *example_size(architecture.strides, extra))
+        images = rng.random(shape, np.float32)
+        expected = reference(images)
+        for candidate in candidates:
+            try:
+                verdict = compare(candidate(images), expected)
+            except WindowRefusedError as error:
+                raise SkipSegError(f"the export fails: {error}; it is not kept") from None
+            if not verdict.agrees:
+                how = f"by {verdict.difference:.2g} in {verdict.changed:.2%} of the voxels of an image of shape {shape}"
+                raise SkipSegError(f"the export differs from PyTorch in {candidate.name} {how}; it is not kept")
+            found.append(verdict.difference)
+    return max(found)
 
 
 def verdict_file(export: Path, runtime: str, version: str) -> Path:

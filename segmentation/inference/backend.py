@@ -1,11 +1,14 @@
 """What a backend is: prepared images in, class probabilities out. NumPy only; the libraries stand behind it."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+RUNTIMES = ("openvino", "onnxruntime")
+"""What computes on a CPU instead of PyTorch, the fastest first."""
 Array = NDArray[np.float32]
 Flips = Sequence[tuple[int, ...]]
 """Mirrored copies: the array axes that each mirrors, 2 being the first spatial one; ``()`` for the image as it is."""
@@ -65,3 +68,20 @@ def mean_over_flips(compute: Callable[[Array], Array], images: Array, flips: Fli
         total += np.flip(compute(np.ascontiguousarray(np.flip(images, flip))), flip)
     total /= len(flips)
     return total
+
+
+def open_runtime(name: str, file: Path, threads: int = 0) -> Any:
+    """Open an exported model in one of :data:`RUNTIMES`; each imports a library that need not be installed.
+
+    Args:
+        name: Of the runtime.
+        file: ONNX file; for OpenVINO also its own .xml.
+        threads: CPU threads; 0 takes all cores.
+    """
+    if name == "openvino":
+        from segmentation.inference.backend_openvino import OpenVinoBackend
+
+        return OpenVinoBackend(file, threads)
+    from segmentation.inference.backend_onnx import OnnxBackend
+
+    return OnnxBackend(file, threads)

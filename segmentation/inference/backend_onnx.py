@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segmentation.inference.backend import Array, Flips, mean_over_flips
+from segmentation.inference.backend import Array, Flips, WindowRefusedError, mean_over_flips
 
 # Its builds for Linux report their use to their maker and keep a number of this machine. The variables, of newer and
 # older versions, must stand before it loads.
@@ -14,6 +14,7 @@ for _name in ("ORT_TELEMETRY_DISABLED", "ORT_DISABLE_TELEMETRY"):
     os.environ.setdefault(_name, "1")
 
 import onnxruntime  # noqa: E402
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException  # noqa: E402
 
 _ERRORS_ONLY = 3
 
@@ -42,10 +43,18 @@ class OnnxBackend:
         self._input = self._session.get_inputs()[0].name
 
     def __call__(self, images: Array, flips: Flips = ((),)) -> Array:
-        """Compute probabilities, shape ``(B, K, *S)``, of images of shape ``(B, C, *S)``, averaged over ``flips``."""
+        """Compute probabilities, shape ``(B, K, *S)``, of images of shape ``(B, C, *S)``, averaged over ``flips``.
+
+        Raises:
+            WindowRefusedError: If onnxruntime cannot compute images of this size.
+        """
 
         def compute(batch: Array) -> Array:
-            return np.asarray(self._session.run(None, {self._input: batch})[0])
+            try:
+                return np.asarray(self._session.run(None, {self._input: batch})[0])
+            except (Fail, InvalidArgument, RuntimeException) as error:
+                reason = str(error).splitlines()[0]
+                raise WindowRefusedError(f"onnxruntime cannot compute images of {batch.shape} ({reason})") from None
 
         return mean_over_flips(compute, images, flips)
 

@@ -9,15 +9,13 @@ from typing import Any
 
 from segmentation import SkipSegError
 from segmentation.inference.agreement import Verdict, compare, memory_file, processor, verdict_file
-from segmentation.inference.backend import Array, Backend, Flips, WindowRefusedError
+from segmentation.inference.backend import RUNTIMES, Array, Backend, Flips, WindowRefusedError, open_runtime
 from segmentation.inference.export_cache import cached_export
 from segmentation.model.folder import read_description
 from segmentation.runs import peek_json, write_json
 
 log = logging.getLogger(__name__)
 
-RUNTIMES = ("openvino", "onnxruntime")
-"""What computes on a CPU instead of PyTorch, the fastest first."""
 _AS_IS: Flips = ((),)
 
 
@@ -75,7 +73,7 @@ class CheckedBackend:
     def __init__(self, folder: Path, runtime: str, threads: int = 0, strict: bool = False) -> None:
         description = read_description(folder)
         export = cached_export(folder, description)
-        self._runtime = _open_runtime(runtime, export, threads)
+        self._runtime = open_runtime(runtime, export, threads)
         version = self._runtime.version
         self._about = {"model": description["sha256"], "runtime": runtime, "version": version, "cpu": processor()}
         self._file = verdict_file(export, runtime, version)
@@ -178,17 +176,6 @@ def _is_empty(image: Array) -> bool:
     """Whether each channel is constant; a normalisation enlarges the rounding of such an image at will."""
     flat = image.reshape(image.shape[1], -1)
     return bool((flat == flat[:, :1]).all())
-
-
-def _open_runtime(name: str, export: Path, threads: int) -> Any:
-    """Open a runtime; each imports a library that need not be installed."""
-    if name == "openvino":
-        from segmentation.inference.backend_openvino import OpenVinoBackend
-
-        return OpenVinoBackend(export, threads)
-    from segmentation.inference.backend_onnx import OnnxBackend
-
-    return OnnxBackend(export, threads)
 
 
 def _open_torch(folder: Path, device: str, threads: int, compiled: bool = False) -> Backend:

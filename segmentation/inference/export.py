@@ -1,25 +1,24 @@
 """The stage ``export``: a trained model for other programs, compared with PyTorch before it is kept."""
 
 import logging
+import math
 import shutil
 import uuid
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from segmentation import SkipSegError
 from segmentation.config import ExportSettings
-from segmentation.inference.agreement import compare
-from segmentation.inference.backend import Backend
+from segmentation.inference.agreement import differences
+from segmentation.inference.backend import RUNTIMES, Backend, open_runtime
 from segmentation.inference.backend_torch import TorchBackend
 from segmentation.inference.export_bundle import write_bundle
 from segmentation.inference.export_card import model_card
-from segmentation.inference.export_onnx import METADATA, about_tensors, example_size, write_onnx
-from segmentation.model.folder import WEIGHTS, read_description, write_description
+from segmentation.inference.export_onnx import METADATA, about_tensors, write_onnx
+from segmentation.model.folder import WEIGHTS, read_description, released, write_description
 from segmentation.runs import atomic_path, write_text
 
 log = logging.getLogger(__name__)
@@ -58,53 +57,17 @@ def export(settings: ExportSettings) -> Path:
     return settings.out
 
 
-def released(description: Mapping[str, Any]) -> dict[str, Any]:
-    """``model.json`` as it leaves the house: how many cases were learnt from, not which.
-
-    Examples:
-        >>> released({"dataset": {"name": "lung", "train_cases": ["Doe_Jane", "Roe_Jo"]}})
-        {'dataset': {'name': 'lung', 'train_cases': 2}}
-    """
-    data = dict(description.get("dataset") or {})
-    if isinstance(data.get("train_cases"), Sequence):
-        data["train_cases"] = len(data["train_cases"])
-    return {**description, "dataset": data}
-
-
-def differences(candidates: Sequence[Backend], reference: TorchBackend) -> float:
-    """Compare with PyTorch on two images, both of odd sizes, the second of a batch of two.
-
-    Returns:
-        The largest difference of a probability.
-
-    Raises:
-        SkipSegError: If one of the candidates does not agree.
-    """
-    rng, found = np.random.default_rng(0), [0.0]
-    for batch, extra in ((1, 1), (2, 3)):
-        shape = (batch, reference.architecture.in_channels, *example_size(reference.architecture, extra))
-        images = rng.random(shape, np.float32)
-        expected = reference(images)
-        for candidate in candidates:
-            verdict = compare(candidate(images), expected)
-            if not verdict.agrees:
-                how = f"by {verdict.difference:.2g} in {verdict.changed:.2%} of the voxels of an image of shape {shape}"
-                raise SkipSegError(f"the export differs from PyTorch in {candidate.name} {how}; it is not kept")
-            found.append(verdict.difference)
-    return max(found)
-
-
 def _onnx(model: Path, out: Path, reference: TorchBackend, description: Mapping[str, Any]) -> float:
     """One file, compared in every runtime that is installed, before it takes its place."""
     with atomic_path(out) as draft:
         write_onnx(reference, description, draft)
-        return differences(list(_runtimes(draft)), reference)
+        return differences(_runtimes(draft), reference)
 
 
 def _openvino(model: Path, out: Path, reference: TorchBackend, description: Mapping[str, Any]) -> float:
     """model.xml and model.bin, with model.json and the card."""
     _need("openvino")
-    from segmentation.inference.backend_openvino import OpenVinoBackend, save_ir  # an optional package
+    from segmentation.inference.backend_openvino import save_ir  # an optional package
 
     onnx = out / "model.onnx"
     write_onnx(reference, description, onnx)
@@ -112,7 +75,7 @@ def _openvino(model: Path, out: Path, reference: TorchBackend, description: Mapp
     onnx.unlink()
     write_description(out, description)
     write_text(out / CARD, model_card(model, description, _HOW_OPENVINO))
-    return differences([OpenVinoBackend(out / "model.xml")], reference)
+    return differences([open_runtime("openvino", out / "model.xml")], reference)
 
 
 def _torch(model: Path, out: Path, reference: TorchBackend, description: Mapping[str, Any]) -> float:
@@ -129,18 +92,12 @@ def _bundle(model: Path, out: Path, reference: TorchBackend, description: Mappin
     return differences([TorchBackend.load(out / "models")], reference)
 
 
-def _runtimes(file: Path) -> Generator[Backend]:
+def _runtimes(file: Path) -> list[Backend]:
     """Every installed runtime, with ``file`` open."""
-    if not any(map(find_spec, ("onnxruntime", "openvino"))):
+    installed = [name for name in RUNTIMES if find_spec(name)]
+    if not installed:
         _need("onnxruntime")
-    if find_spec("onnxruntime"):
-        from segmentation.inference.backend_onnx import OnnxBackend  # an optional package
-
-        yield OnnxBackend(file)
-    if find_spec("openvino"):
-        from segmentation.inference.backend_openvino import OpenVinoBackend  # an optional package
-
-        yield OpenVinoBackend(file)
+    return [open_runtime(name, file) for name in installed]
 
 
 def _need(package: str) -> None:
@@ -151,7 +108,7 @@ def _need(package: str) -> None:
 
 def _smallest(reference: TorchBackend) -> list[int]:
     """Smallest image along each axis that every pooling can take."""
-    return [size // 2 for size in example_size(reference.architecture, 0)]
+    return [math.prod(steps) for steps in zip(*reference.architecture.strides, strict=True)]
 
 
 @contextmanager

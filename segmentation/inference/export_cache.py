@@ -2,16 +2,20 @@
 
 import logging
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from segmentation import SkipSegError
+from segmentation.inference.agreement import differences
+from segmentation.inference.backend import RUNTIMES, open_runtime
+from segmentation.model.folder import released
 from segmentation.runs import content_hash, file_hash, user_cache
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Of the exported graph; a newer one is made anew."""
 
 
@@ -26,7 +30,8 @@ def cached_export(folder: Path, description: Mapping[str, Any]) -> Path:
         description: Its ``model.json``.
 
     Raises:
-        SkipSegError: If the file cannot be made, or the cache folder cannot be written.
+        SkipSegError: If the file cannot be made or does not compute what PyTorch does, or the cache folder cannot be
+            written.
     """
     deciding = {key: description.get(key) for key in ("sha256", "architecture", "preprocessing")}
     home = user_cache() / "exports" / content_hash(deciding | {"version": VERSION})
@@ -56,5 +61,7 @@ def _make(home: Path, folder: Path, description: Mapping[str, Any]) -> Path:
     home.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=home) as drafts:
         draft = Path(drafts) / "model.onnx"
-        write_onnx(TorchBackend.load(folder), description, draft)
+        model = TorchBackend.load(folder)
+        write_onnx(model, released(description), draft)
+        differences([open_runtime(next(filter(find_spec, RUNTIMES)), draft)], model)
         return draft.replace(home / f"{file_hash(draft)}.onnx")

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import warnings
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from segmentation import SkipSegError
+from segmentation.inference.agreement import example_size
 from segmentation.inference.backend_torch import TorchBackend
 from segmentation.runs import atomic_path
 
@@ -59,16 +59,10 @@ def about_tensors(description: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def example_size(architecture: Any, extra: int = 1) -> tuple[int, ...]:
-    """An odd size along each axis, another along each, that no level of the network divides."""
-    totals = (math.prod(steps) for steps in zip(*architecture.strides, strict=True))
-    return tuple(2 * (total + axis) + extra for axis, total in enumerate(totals))
-
-
 def _program(backend: TorchBackend) -> Any:
     """The traced network, of any batch and size."""
     architecture = backend.architecture
-    image = torch.zeros(2, architecture.in_channels, *example_size(architecture))
+    image = torch.zeros(2, architecture.in_channels, *example_size(architecture.strides))
     free = dict.fromkeys((0, *range(2, image.ndim)), torch.export.Dim.DYNAMIC)
     try:
         with _quietly():

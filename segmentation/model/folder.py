@@ -1,6 +1,6 @@
 """A model folder, read without PyTorch: model.json, that it is whole, and that the weights beside it are its own."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,19 @@ def read_description(folder: Path) -> Mapping[str, Any]:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise unreadable(folder, error) from None
     return description
+
+
+def released(description: Mapping[str, Any]) -> dict[str, Any]:
+    """``model.json`` as it leaves the house: how many cases were learnt from, not which.
+
+    Examples:
+        >>> released({"dataset": {"name": "lung", "train_cases": ["Doe_Jane", "Roe_Jo"]}})
+        {'dataset': {'name': 'lung', 'train_cases': 2}}
+    """
+    data = dict(description.get("dataset") or {})
+    if isinstance(data.get("train_cases"), Sequence):
+        data["train_cases"] = len(data["train_cases"])
+    return {**description, "dataset": data}
 
 
 def _instead(folder: Path) -> str:

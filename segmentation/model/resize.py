@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,8 +20,10 @@ _LINEAR = {2: "bilinear", 3: "trilinear"}
 
 def crop_to(x: Tensor, size: Sequence[int]) -> Tensor:
     """Cut the far end of each spatial axis of ``x``, shape ``(B, C, *S)``, down to ``size``."""
+    # A cut of nothing would still be copied on the way back. An exported graph must cut whatever size it was traced on.
+    always = torch.compiler.is_exporting()
     for axis, voxels in enumerate(size, start=2):
-        if x.shape[axis] != voxels:  # a cut of nothing would still be copied on the way back
+        if always or x.shape[axis] != voxels:
             x = x.narrow(axis, 0, voxels)
     return x
 

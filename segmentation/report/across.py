@@ -2,7 +2,7 @@
 
 Values with a name each, such as those of layers and levels, become heat maps with one row for each condition, averaged
 over its runs. Curves, maps and surfaces cannot be averaged truthfully: they are shown for one run of each condition,
-on axes and colours that all share.
+with colours and axes of curves that all share; a surface keeps its own place.
 """
 
 from collections import defaultdict
@@ -158,8 +158,17 @@ def _panels(found: _Found) -> Iterator[Figure]:
     values = [value for figure in chosen.values() for value in _all_values(figure) if value is not None]
     known = [value for value in values if value > 0 or not next(iter(chosen.values())).log_y]
     limits = [min(known), max(known)] if known and len(chosen) > 1 else []
+    places = [place for figure in chosen.values() for place in _all_places(figure)]
     for condition, figure in chosen.items():
-        yield replace(figure, title=f"{condition}: {figure.title}", limits=limits)
+        x = [min(places), max(places)] if places and figure.kind == "lines" and not figure.ticks else figure.x
+        yield replace(figure, title=f"{condition}: {figure.title}", limits=limits, x=x)
+
+
+def _all_places(figure: Figure) -> Iterator[float]:
+    """Every place along the axis of lines where a value stands, or that the axis must hold."""
+    yield from figure.x
+    for series in figure.series:
+        yield from range(len(series.y)) if series.x is None else (place for place in series.x if place is not None)
 
 
 def _all_values(figure: Figure) -> Iterator[float | None]:

@@ -15,7 +15,7 @@ from segmentation.report.scores import Scores, by_seed, fold_of, of_class
 from segmentation.statistics import checks, holm, paired_difference
 
 _MOST_PAIRS_OF = 6
-"""With more conditions than this, undeclared comparisons are made with the first condition only."""
+"""With more conditions than this, comparisons that nobody asked for are made with the first condition only."""
 
 
 def declared_contrasts(study: Study) -> list[tuple[str, str]]:
@@ -63,6 +63,9 @@ def compare(
     pairs = [pair for pair in combinations(study.conditions, 2) if frozenset(pair) not in known]
     if len(study.conditions) > _MOST_PAIRS_OF:
         pairs = [pair for pair in pairs if pair[0] == next(iter(study.conditions))]
+    late = [(a, b) for part in header.get("amendments", []) for a, b, *_ in part.get("contrasts", [])]
+    late = [pair for pair in dict.fromkeys(late) if frozenset(pair) not in known and set(pair) <= set(study.conditions)]
+    pairs = late + [pair for pair in pairs if frozenset(pair) not in set(map(frozenset, late))]
     plans = [(a, b, None, primary) for a, b in pairs]
     plans += [(a, b, c, primary) for a, b in declared for c in study.classes if len(study.classes) > 1]
     plans += [(a, b, None, m) for a, b in declared or pairs for m in MEASURES if m != primary]

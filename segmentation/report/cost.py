@@ -65,7 +65,7 @@ def cost_figures(results: Mapping[str, Any], measure_name: str) -> list[Figure]:
         ("prediction time", "s a case", [_seconds(times[name]["predict_seconds_per_case"]) for name in conditions]),
     ]
     found = [condition["scores"][results["primary_metric"]] for condition in conditions.values()]
-    bounded = results["primary_metric"] in _BOUNDED
+    bounded = results["primary_metric"] in BOUNDED
     return [
         Figure(
             "lines",
@@ -83,7 +83,8 @@ def cost_figures(results: Mapping[str, Any], measure_name: str) -> list[Figure]:
     ]
 
 
-_BOUNDED = ("dice", "iou", "sensitivity", "precision", "nsd")
+BOUNDED = ("dice", "iou", "sensitivity", "precision", "nsd")
+"""Measures that lie in [0, 1]."""
 
 
 def _possible(value: float | None, bounded: bool) -> float | None:

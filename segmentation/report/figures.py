@@ -67,9 +67,10 @@ def interval_row(scale: Scale, found: Mapping[str, Any], patients: Sequence[floa
 
 
 def forest_scale(contrasts: Sequence[Mapping[str, Any]], margin: float) -> Scale:
-    """An axis around zero that holds every interval and the margin of equivalence."""
+    """An axis around zero that holds every interval, every patient and the margin of equivalence."""
     ends = [c[end] for c in contrasts for end in ("mean", "low", "high") if c.get(end) is not None]
-    return scale_for(ends, include=[0.0, -1.5 * margin, 1.5 * margin])
+    patients = [value for c in contrasts for value in c["patients"].values()]
+    return scale_for([*ends, *patients], include=[0.0, -1.5 * margin, 1.5 * margin])
 
 
 def forest_row(scale: Scale, contrast: Mapping[str, Any], margin: float) -> Markup:

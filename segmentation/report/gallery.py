@@ -5,7 +5,6 @@ Cases that have volumes can be opened in the viewer, as far as the page has room
 
 import base64
 import io
-import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -134,18 +133,12 @@ def _overlays(runs: Sequence[Run], cases: Sequence[str]) -> dict[str, _Overlay]:
     """Case to the overlay of the first run (lowest seed) that drew it."""
     found: dict[str, _Overlay] = {}
     for run in sorted(runs, key=lambda run: (run.seed, run.fold)):
-        own = {row.case for row in run.rows}
+        own = {row.case for row in run.rows}.intersection(cases)
         for file in sorted((run.folder / "evaluation" / "overlays").glob("*.png")):
-            case = _case_of(file.stem, [case for case in cases if case in own])
-            if case is not None:
+            case = file.stem.partition("_")[2]  # after its rank
+            if case in own:
                 found.setdefault(case, (run, file))
     return found
-
-
-def _case_of(stem: str, cases: Sequence[str]) -> str | None:
-    """The longest case name that stands as a whole word in a file name such as ``01_CASE_liver``."""
-    matches = [case for case in cases if re.search(rf"(?<![^\W_]){re.escape(case)}(?![^\W_])", stem)]
-    return max(matches, key=len, default=None)
 
 
 def _volumes(

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from segmentation.figures import Figure
 from segmentation.report import figures, gallery, plots, relief, tables, training
 from segmentation.report.blocks import prose
-from segmentation.report.cost import cost_figures
+from segmentation.report.cost import BOUNDED, cost_figures
 from segmentation.report.html import environment, script
 from segmentation.report.probes import read_probes
 from segmentation.report.protocol import AS_PLANNED
@@ -69,6 +69,7 @@ def render(study: Study, results: Mapping[str, Any]) -> str:
             paired=figures.paired_plot(results) if len(results["conditions"]) > 1 and results["patients"] else "",
             forest=_forest(results),
             most_cases=MOST_CASE_ROWS,
+            bounded=results["primary_metric"] in BOUNDED,
             measures=[(m, tables.measure_label(m, results)) for m in MEASURES if m != results["primary_metric"]],
             differences=[c for c in results["contrasts"] if c["metric"] != results["primary_metric"] and c["n"]],
             labels={measure: tables.measure_label(measure, results) for measure in MEASURES},

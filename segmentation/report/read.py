@@ -6,6 +6,7 @@ which is still under way, or in which a training failed, can be reported at any 
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,8 @@ COUNTS = ("lesions_reference", "lesions_detected", "lesions_prediction", "lesion
 
 _NUMBERS = (*MEASURES, *COUNTS, "tolerance_mm", "volume_prediction_ml", "volume_reference_ml")
 
-_OF_THE_RUN = {"fold", "seed", "out", "dataset", "cache", "plan"}
-"""Settings that name a run or a place on one machine; they never tell conditions apart."""
+_OF_THE_RUN = {"fold", "seed", "out", "dataset", "cache", "plan", "threads", "track"}
+"""Settings that name a run or a place on one machine, or who watches; they never tell conditions apart."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ class Run:
         folder: Where it lies.
         left_out: Why it does not count, in words; empty for a finished run.
         record: run.json, or empty.
-        settings: Dotted name to value from config.yaml, without names of folders, fold and seed.
+        settings: Dotted name to value from config.yaml, without names of folders, fold and seed; of a run that is left
+            out, too, as far as they can be read.
         rows: cases.csv.
         curves: metrics.csv as numbers; an empty field is not in its row.
         timing: timing.json, or empty.
@@ -161,6 +163,8 @@ def _read_run(parent: Path, entry: Mapping[str, Any], conditions: Mapping[str, A
     try:
         return _with_contents(run)
     except SkipSegError as error:
+        with suppress(SkipSegError):
+            run = replace(run, settings=_compared(_read_settings(run.folder / "config.yaml")))
         return replace(run, left_out=str(error).replace(f"{parent}/", ""))
 
 
@@ -184,7 +188,7 @@ def _with_contents(run: Run) -> Run:
         fold=int(settings.get("fold", run.fold)),
         seed=int(settings.get("seed", run.seed)),
         record=record,
-        settings={key: value for key, value in settings.items() if key not in _OF_THE_RUN},
+        settings=_compared(settings),
         rows=rows,
         curves=_read_curves(folder / "metrics.csv"),
         timing=_mapping(read_json(folder / "timing.json"), folder) if (folder / "timing.json").is_file() else {},
@@ -200,6 +204,11 @@ def _read_settings(source: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError):
         raise SkipSegError(f"{source} is not valid YAML") from None
     return dict(flatten(_mapping(nested, source)))
+
+
+def _compared(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that can tell conditions apart."""
+    return {key: value for key, value in settings.items() if key not in _OF_THE_RUN}
 
 
 def _read_rows(source: Path) -> Iterator[Row]:

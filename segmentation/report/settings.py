@@ -11,14 +11,16 @@ def settings_of(study: Study) -> dict[str, Mapping[str, Any]]:
     """Compare the resolved settings of the conditions.
 
     Returns:
-        ``differing``, dotted name to condition to value; and ``shared``, dotted name to value. Folders, fold and
-        seed are in neither.
+        ``differing``, dotted name to condition to value, None where it is not known; and ``shared``, dotted name to
+        value. Folders, fold and seed are in neither.
     """
     settings = _resolved(study)
     keys = dict.fromkeys(key for values in settings.values() for key in values)
     rows = {key: {name: values.get(key) for name, values in settings.items()} for key in keys}
     differing = {
-        key: row for key, row in rows.items() if any(value != row[name] for name in row for value in row.values())
+        key: {name: row.get(name) for name in study.conditions}
+        for key, row in rows.items()
+        if any(value != row[name] for name in row for value in row.values())
     }
     everywhere = {key for key in keys if all(key in values for values in settings.values())}
     shared = {key: next(iter(row.values())) for key, row in rows.items() if key not in differing and key in everywhere}
@@ -26,11 +28,9 @@ def settings_of(study: Study) -> dict[str, Mapping[str, Any]]:
 
 
 def _resolved(study: Study) -> dict[str, Mapping[str, Any]]:
-    """Settings of each condition from its first finished run; its overrides where none has finished."""
-    settings = {
-        name: next((run.settings for run in study.runs_of(name) if run.settings), overrides)
-        for name, overrides in study.conditions.items()
-    }
+    """Settings of each condition as its runs froze them; of all their overrides where no run has any."""
+    frozen = {run.condition: run.settings for run in reversed(study.runs) if run.settings}
+    settings = {name: frozen[name] for name in study.conditions if name in frozen} or study.conditions
     matched = {name: arm["matched"] for name, arm in study.budgets.items() if "matched" in arm}
     return {  # widths that were solved are frozen as such, so a run itself no longer says what they were solved for
         name: {**values, "network.budget_match": matched[name]} if name in matched else values

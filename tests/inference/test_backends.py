@@ -66,7 +66,7 @@ def runtime(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Runtime:
     """Stands for OpenVINO; the export is not written."""
     fake = Runtime(folder)
     monkeypatch.setattr(backends, "find_spec", lambda name: name == "openvino")
-    monkeypatch.setattr(backends, "_open_runtime", lambda *_: fake)
+    monkeypatch.setattr(backends, "open_runtime", lambda *_: fake)
     monkeypatch.setattr(backends, "cached_export", lambda folder, about: folder.parent / "exports" / "abc.onnx")
     return fake
 
@@ -262,6 +262,8 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         target.write_bytes(f"model {about['preprocessing']}".encode())
 
     monkeypatch.setattr(export_onnx, "write_onnx", write)
+    monkeypatch.setattr(export_cache, "open_runtime", lambda *_: None)
+    monkeypatch.setattr(export_cache, "differences", lambda *_: 0.0)
     return made
 
 
@@ -283,6 +285,24 @@ def test_a_damaged_export_is_made_anew(folder: Path, written: list[Path], spoil:
     assert file.stem == file_hash(file)
     assert len(written) == 2
     assert "damaged" in caplog.text
+
+
+def test_an_export_that_computes_something_else_is_not_kept(folder: Path, written: list[Path], monkeypatch: Any):
+    def differ(*_: Any) -> float:
+        raise SkipSegError("the export differs")
+
+    monkeypatch.setattr(export_cache, "differences", differ)
+    with pytest.raises(SkipSegError, match="the export differs"):
+        cached_export(folder, read_description(folder))
+    assert open_backend(folder).name == "torch"
+    assert not list((folder.parent / "cache").rglob("*.onnx"))
+
+
+def test_an_export_in_the_cache_names_no_case(folder: Path, written: list[Path], monkeypatch: Any):
+    said: list[Any] = []
+    monkeypatch.setattr(export_onnx, "write_onnx", lambda _, about, file: said.append(about) or file.write_bytes(b"x"))
+    cached_export(folder, {**read_description(folder), "dataset": {"name": "lung", "train_cases": ["Doe_Jane"]}})
+    assert said[0]["dataset"] == {"name": "lung", "train_cases": 1}
 
 
 def test_another_preprocessing_or_version_is_another_export(folder: Path, written: list[Path], monkeypatch: Any):

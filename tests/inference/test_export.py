@@ -16,18 +16,20 @@ from segmentation import SkipSegError
 from segmentation.config import ExportSettings, NetworkSettings
 from segmentation.data.preprocessing import Normalisation, Preprocessing
 from segmentation.inference import export as stage
+from segmentation.inference.agreement import differences
+from segmentation.inference.backend import WindowRefusedError
 from segmentation.inference.backend_openvino import OpenVinoBackend
 from segmentation.inference.backend_torch import TorchBackend
-from segmentation.inference.export import differences, export, released
+from segmentation.inference.export import export
 from segmentation.inference.export_card import UNKNOWN, model_card
 from segmentation.inference.predictor import Predictor
 from segmentation.model.architecture import Architecture
-from segmentation.model.folder import read_description, write_description
+from segmentation.model.folder import read_description, released, write_description
 from segmentation.model.storage import save_model
 from segmentation.runs import write_json
 from segmentation.scans import grid_difference, read_label_map, read_scan
 
-ARCHITECTURE = Architecture(NetworkSettings(depth=1, width=4), 3, 1, 3, [[2] * 3], [[3] * 3] * 2)
+ARCHITECTURE = Architecture(NetworkSettings(depth=2, width=4), 3, 1, 3, [[2] * 3] * 2, [[3] * 3] * 3)
 CT = Normalisation("window", -100, 300, 0.4, 0.2)
 ABOUT: dict[str, Any] = {
     "skipseg": "0.1.0",
@@ -114,7 +116,7 @@ def test_a_better_copy_takes_the_place_of_an_old_one(model: Path, tmp_path: Path
     assert len(quick) == 1
 
 
-def test_differences_are_of_two_odd_shapes(model: Path):
+def test_differences_are_of_three_sizes_that_leave_every_rest(model: Path):
     reference, seen = TorchBackend.load(model), []
 
     class Near(Wrong):
@@ -123,7 +125,20 @@ def test_differences_are_of_two_odd_shapes(model: Path):
             return self.backend(images, flips) + np.float32(5e-4)
 
     assert differences([Near(reference)], reference) == pytest.approx(5e-4, rel=1e-2)
-    assert seen == [(1, 1, 5, 7, 9), (2, 1, 7, 9, 11)]
+    assert seen == [(1, 1, 9, 11, 13), (2, 1, 10, 12, 14), (1, 1, 11, 13, 15)]
+
+
+def test_a_copy_that_cannot_compute_every_size_is_not_kept(model: Path):
+    reference = TorchBackend.load(model)
+
+    class Picky(Wrong):
+        def __call__(self, images: np.ndarray, flips: Any = ((),)) -> np.ndarray:
+            if images.shape[2] % 2 == 0:
+                raise WindowRefusedError("it cannot compute even sizes")
+            return self.backend(images, flips)
+
+    with pytest.raises(SkipSegError, match="the export fails: it cannot compute even sizes; it is not kept"):
+        differences([Picky(reference)], reference)
 
 
 @pytest.mark.parametrize("name", ["openvino", "torch", "bundle"])

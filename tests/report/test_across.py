@@ -51,6 +51,14 @@ def test_maps_are_shown_for_one_run_each_on_common_colours(study, kind):
     assert list(first.limits) == [min(values), max(values)]
 
 
+def test_curves_of_all_conditions_have_one_axis():
+    lines = {
+        "add": [[Figure("lines", "Loss", series=[Series("", [3.0, 1.0], [0.0, 5.0])])]],
+        "none": [[Figure("lines", "Loss", series=[Series("", [2.0, 1.0, 0.5])])]],
+    }
+    assert [(list(each.x), list(each.limits)) for each in beside_each_other(lines)] == [([0.0, 5.0], [0.5, 3.0])] * 2
+
+
 def test_kinds_stand_in_their_order_with_the_runs_they_come_from(study):
     write_probe(study / "runs" / "c0-f0-s0", "of_another_version", [])
     found = probes_of(read_study(study))

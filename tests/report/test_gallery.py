@@ -1,7 +1,9 @@
 import base64
 import gzip
+import io
 import json
 import re
+import shutil
 
 import pytest
 from PIL import Image
@@ -47,6 +49,23 @@ def test_pictures_come_worst_first_and_small(study_writer, tmp_path):
             kind, _, content = picture.data.partition(";base64,")
             assert kind == "data:image/webp"
             assert base64.b64decode(content)[8:12] == b"WEBP"
+
+
+def test_names_that_look_like_ranks_are_no_ranks(study_writer, run_writer, tmp_path):
+    folder = study_writer(tmp_path / "study", folds=1)
+    for condition, run in (("concat", "c0-f0-s0"), ("none", "c1-f0-s0")):
+        shutil.rmtree(folder / "runs" / run)
+        run_writer(folder / "runs" / run, {f"{n:02}": f"p{n}" for n in (3, 1, 4, 2)}, condition=condition)
+        for overlay in (folder / "runs" / run / "evaluation" / "overlays").iterdir():
+            shade = 60 * int(overlay.stem.partition("_")[2])
+            Image.new("RGB", (20, 20), (shade, shade, shade)).save(overlay)
+    rows = gallery_of(folder).rows
+    assert sorted(row.case for row in rows) == ["01", "02", "03", "04"]
+    for row in rows:
+        assert [picture.condition for picture in row.pictures] == ["concat", "none"]
+        for picture in row.pictures:
+            shown = Image.open(io.BytesIO(base64.b64decode(picture.data.partition(";base64,")[2])))
+            assert abs(shown.convert("L").getpixel((5, 5)) - 60 * int(row.case)) < 10
 
 
 def test_overlays_stop_at_the_limit_and_must_be_png(study_writer, tmp_path):

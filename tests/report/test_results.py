@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from math import comb
 
 import pytest
@@ -10,7 +11,7 @@ from segmentation import SkipSegError
 from segmentation.report.page import write_report
 from segmentation.report.read import read_study
 from segmentation.report.results import build_results, collapse
-from segmentation.runs import write_csv
+from segmentation.runs import write_csv, write_json
 from segmentation.statistics import holm
 
 
@@ -105,6 +106,39 @@ def test_every_pair_is_compared_and_only_declared_ones_are_marked(study_writer, 
     assert [c["declared"] for c in primary] == [True] + [False] * (comb(count, 2) - 1)
     assert (primary[0]["a"], primary[0]["b"]) == ("c1", "c0")
     assert len({frozenset((c["a"], c["b"])) for c in primary}) == comb(count, 2)
+
+
+def test_a_contrast_that_was_added_late_is_compared_as_it_was_asked(study_writer, tmp_path):
+    names = tuple(f"c{i}" for i in range(7))
+    late = [{"finished": 3, "contrasts": [["c4", "c3", "greater"], ["c1", "c0", "any"]]}]
+    folder = study_writer(tmp_path, conditions=names, contrasts=())
+    study = read_study(folder)
+    study = replace(study, header={**study.header, "amendments": late})
+    pairs = [(c["a"], c["b"]) for c in build_results(study)["contrasts"] if c["metric"] == "dice"]
+    assert pairs == [("c4", "c3"), ("c1", "c0"), *(("c0", name) for name in names[2:])]
+
+
+def test_a_condition_without_a_finished_run_differs_by_what_its_runs_froze(study_writer, tmp_path):
+    folder = study_writer(tmp_path, contrasts=())
+    expected = build_results(read_study(folder))["settings"]
+    for run in folder.glob("runs/c1-*"):
+        write_json(run / "run.json", {"state": "failed", "error": "out of memory"})
+    found = build_results(read_study(folder))["settings"]
+    assert found == expected
+    assert found["differing"] == {"network.long_skip": {"concat": "concat", "none": "none"}}
+    for run in folder.glob("runs/c1-*"):
+        (run / "config.yaml").unlink()
+    found = build_results(read_study(folder))["settings"]
+    assert found["differing"] == {}
+    assert found["shared"].keys() > expected["shared"].keys() - {"network.long_skip"}
+
+
+def test_who_watches_a_training_is_no_difference(study_writer, tmp_path):
+    folder = study_writer(tmp_path)
+    for run in folder.glob("runs/c1-*"):
+        with (run / "config.yaml").open("a") as config:
+            config.write("track: [tensorboard]\nthreads: 2\n")
+    assert list(build_results(read_study(folder))["settings"]["differing"]) == ["network.long_skip"]
 
 
 def test_declared_contrasts_are_judged_by_holm(study_writer, tmp_path):

@@ -8,10 +8,11 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from segmentation import SkipSegError
+from segmentation import SkipSegError, __version__
 from segmentation.ablation.forkserver import start_forkserver
 from segmentation.ablation.suites.suite import Found
 from segmentation.figures import plain_numbers
@@ -21,7 +22,7 @@ from segmentation.runs import content_hash, read_json, write_json
 
 def work_through(
     module: str, cells: Sequence[Mapping[str, Any]], folder: Path, workers: int, title: str
-) -> tuple[Found, float]:
+) -> tuple[Found, float, dict[str, str]]:
     """Do every cell that is not done yet.
 
     Args:
@@ -32,7 +33,8 @@ def work_through(
         title: For the progress bar.
 
     Returns:
-        Each cell with what it found, in the order of ``cells``, and the CPU seconds that all took.
+        Each cell with what it found, in the order of ``cells``; the CPU seconds that all took; and the versions that
+        they were done with, several to a package where these differ.
 
     Raises:
         SkipSegError: If a process was killed; what is done is kept.
@@ -43,7 +45,18 @@ def work_through(
         _do(module, missing, min(workers, len(missing)), title, total=len(cells))
     records = [read_json(place) for place in places]
     found = [(cell, record["found"]) for cell, record in zip(cells, records, strict=True)]
-    return found, sum(record["cpu_seconds"] for record in records)
+    return found, sum(record["cpu_seconds"] for record in records), _versions_of(records)
+
+
+def _versions_of(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Package to its versions, one after the other; cells of before they were kept say so."""
+    used = [record.get("versions", dict.fromkeys(versions(), "not recorded")) for record in records]
+    return {package: ", ".join(sorted({each[package] for each in used})) for package in versions()}
+
+
+def versions() -> dict[str, str]:
+    """The packages that decide what a cell finds."""
+    return {"skipseg": __version__, "torch": version("torch"), "numpy": version("numpy")}
 
 
 def _do(module: str, missing: Sequence[tuple[Mapping[str, Any], Path]], workers: int, title: str, total: int) -> None:
@@ -96,4 +109,5 @@ def _run(module: str, cell: Mapping[str, Any]) -> dict[str, Any]:
     """Do one cell."""
     started = time.process_time()
     found = importlib.import_module(module).SUITE.run(cell)
-    return {"cell": dict(cell), "found": plain_numbers(found), "cpu_seconds": time.process_time() - started}
+    spent = time.process_time() - started
+    return {"cell": dict(cell), "found": plain_numbers(found), "cpu_seconds": spent, "versions": versions()}

@@ -2,13 +2,12 @@
 
 import importlib
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from segmentation import SettingsError, SkipSegError, __version__
+from segmentation import SettingsError, SkipSegError
 from segmentation.ablation import suites
-from segmentation.ablation.suites.cells import work_through
+from segmentation.ablation.suites.cells import versions, work_through
 from segmentation.ablation.suites.names import ABOUT
 from segmentation.ablation.suites.studies import run_study
 from segmentation.ablation.suites.suite import Suite
@@ -78,8 +77,10 @@ def _run_suite(module: str, suite: Suite, folder: Path, settings: SuiteSettings)
     workers = settings.workers or usable_cores()
     if isinstance(work, dict):
         found, seconds = run_study(work, folder, settings)
+        about = {"dataset": read_json(folder / "study" / "study.json")["dataset"], "versions": versions()}
     else:
-        found, seconds = work_through(module, work, folder / "cells", workers, suite.name)
+        found, seconds, used = work_through(module, work, folder / "cells", workers, suite.name)
+        about = {"versions": used}
     result: dict[str, Any] = {
         **protocol,
         "title": suite.title,
@@ -87,7 +88,7 @@ def _run_suite(module: str, suite: Suite, folder: Path, settings: SuiteSettings)
         **suite.judge(found, grid).to_plain(),
         "cells": len(found),
         "seconds": round(seconds, 1),
-        "versions": {"skipseg": __version__, "torch": version("torch"), "numpy": version("numpy")},
+        **about,
     }
     write_json(folder / "result.json", result)
     return folder / "result.json"

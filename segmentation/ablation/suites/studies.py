@@ -25,7 +25,7 @@ def run_study(content: Mapping[str, Any], folder: Path, settings: SuiteSettings)
 
     Returns:
         Each run, as ``condition``, ``fold`` and ``seed``, with ``dice``: patient to mean Dice; and the seconds that
-        training and prediction took.
+        training, prediction and scoring took.
 
     Raises:
         SkipSegError: If no dataset is given, or runs failed.
@@ -40,7 +40,7 @@ def run_study(content: Mapping[str, Any], folder: Path, settings: SuiteSettings)
     for run in read_json(study / "study.json")["runs"]:
         place = study / "runs" / run["id"]
         timing = read_json(place / "timing.json")
-        seconds += timing.get("train_seconds", 0.0) + timing.get("predict_seconds", 0.0)
+        seconds += sum(timing.get(f"{stage}_seconds", 0.0) for stage in ("train", "predict", "score"))
         found.append((run, {"dice": patient_dice(place)}))
     return found, seconds
 

@@ -45,7 +45,7 @@ def parse(name: str, arguments: Sequence[str]) -> Asked:
     from jsonargparse import ArgumentError
 
     from segmentation.model.presets import with_preset
-    from segmentation.plain import explain
+    from segmentation.plain import explain, tidy
 
     command = COMMANDS[name]
     kind = getattr(config, command.settings) if command.settings else None
@@ -57,11 +57,11 @@ def parse(name: str, arguments: Sequence[str]) -> Asked:
     try:
         # Only what was given: the rest comes from the preset, and then from the defaults.
         plain = parser.parse_args(given, defaults=False).as_dict()
-        values = vars(parser.instantiate(parser.parse_object(with_preset(plain))))
+        values = vars(parser.instantiate(parser.parse_object(tidy(kind, with_preset(plain)))))
         values.pop("config", None)
         target = values.pop("json", None)
         return Asked(kind(**values) if kind else None, target)
-    except (ArgumentError, SkipSegError) as error:
+    except (ArgumentError, TypeError, SkipSegError) as error:
         said = explain(error, kind)
         raise SkipSegError(f"{' '.join(said.split())}; see `skipseg {name} --help`") from None
 
@@ -161,6 +161,6 @@ def _join_lists(given: Sequence[str], name: str, separator: str = "") -> list[st
     chosen = [part for part in given if part.startswith(f"--{name}=")]
     values = [part.partition("=")[2] for part in chosen]
     if separator:
-        values = [word.strip() for value in values for word in value.strip("[]").split(separator)]
+        values = [word.strip(" \"'") for value in values for word in value.strip("[]").split(separator)]
     rest = [part for part in given if part not in chosen]
     return [*rest, f"--{name}={json.dumps(values)}"] if values else rest

@@ -93,13 +93,32 @@ def from_plain(kind: type[Settings], plain: Mapping[str, Any]) -> Settings:
     from jsonargparse import ArgumentError
 
     parser = _parser(kind)
-    for name, value in flatten(nest(plain)):
-        if isinstance(value, float) and not math.isfinite(value):
-            raise SettingsError(f"{name} must be a finite number, got {value}")
     try:
-        return kind(**vars(parser.instantiate(parser.parse_object(nest(plain)))))
+        return kind(**vars(parser.instantiate(parser.parse_object(tidy(kind, nest(plain))))))
     except (ArgumentError, TypeError, SkipSegError) as error:
         raise SettingsError(explain(error, kind)) from None
+
+
+def tidy(kind: Any, nested: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out groups in which nothing stands, as in YAML when all of it is commented out.
+
+    Args:
+        kind: The settings class.
+        nested: Field name to value, groups nested.
+
+    Raises:
+        SettingsError: If a number is not finite.
+
+    Examples:
+        >>> from segmentation.config import TrainSettings
+        >>> tidy(TrainSettings, {"network": None, "seed": 3})
+        {'seed': 3}
+    """
+    for name, value in flatten(nested):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise SettingsError(f"{name} must be a finite number, got {value}")
+    hints = get_type_hints(kind) if kind else {}
+    return {name: value for name, value in nested.items() if value is not None or not is_dataclass(hints.get(name))}
 
 
 def explain(error: Exception, kind: Any) -> str:
@@ -166,7 +185,7 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
         *groups, last = str(name).split(".")
         inner = nested
         for group in groups:
-            inner = inner.setdefault(group, {})
+            inner[group] = inner = inner.get(group) or {}
         if isinstance(value, Mapping) and isinstance(inner.get(last), dict):
             inner[last].update(value)
         else:

@@ -10,8 +10,9 @@ from segmentation import SkipSegError, config
 from segmentation.arguments import arrange, parse, switches
 from segmentation.cli import main
 from segmentation.commands import COMMANDS
+from segmentation.config import TrainSettings
 from segmentation.output import STANDARD_OUTPUT
-from segmentation.plain import words
+from segmentation.plain import from_plain, words
 
 TRAIN = ["d", "--out", "o"]
 
@@ -164,3 +165,37 @@ def test_every_type_of_a_setting_has_words():
     for name in config.__all__:
         for field, hint in get_type_hints(getattr(config, name)).items() if is_dataclass(getattr(config, name)) else ():
             assert (words(hint) == "a group of settings") == is_dataclass(hint), field
+
+
+@pytest.mark.parametrize("group", ["network", "data", "optim", "augment"])
+def test_a_group_in_which_all_is_commented_out_is_no_group(tmp_path, group):
+    file = tmp_path / "settings.yaml"
+    file.write_text(f"epochs: 3\n{group}:\n#  depth: 3\n")
+    settings = parse("train", ["dataset", "--out=run", f"--config={file}"]).settings
+    assert settings == TrainSettings(Path("dataset"), Path("run"), epochs=3)
+    assert from_plain(TrainSettings, {"dataset": "dataset", "out": "run", "epochs": 3, group: None}) == settings
+    nested = {"dataset": ".", "out": ".", "network": None, "network.depth": 3}
+    assert from_plain(TrainSettings, nested).network.depth == 3
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
+def test_numbers_must_be_finite(value):
+    with pytest.raises(SkipSegError, match=r"network\.long_skip_scale must be a finite number"):
+        parse("train", ["dataset", "--out=run", f"--network.long_skip_scale={value}"])
+
+
+@pytest.mark.parametrize(
+    "asked", [["probe", "run", "--threads=-1"], ["predict", "--threads=-1", "--model=m", "--input=scan"]]
+)
+def test_threads_are_no_negative_number(asked):
+    with pytest.raises(SkipSegError, match="threads must be at least 0, got -1"):
+        parse(asked[0], asked[1:])
+
+
+def test_a_seed_is_one_that_every_library_takes():
+    with pytest.raises(SkipSegError, match="seed must be in"):
+        parse("probe", ["run", "--seed=-1"])
+
+
+def test_a_list_may_be_written_as_json():
+    assert parse("probe", ["run", '--kind=["gradients", "lesion"]']).settings.kind == ["gradients", "lesion"]

@@ -30,10 +30,12 @@ def run(arguments: Sequence[str], settings: Mapping[str, str], root: Path) -> in
         Exit status of ``skipseg predict``.
 
     Raises:
-        SkipSegError: If the inputs, the model or the output are not clear, or no mask came out.
+        SkipSegError: If the inputs, the model or the output are not clear, or an argument would change them.
     """
     images = root / "input" / "images"
     slugs = settings.get("SKIPSEG_INPUTS", "").split() or [the_only_slug(images)]
+    if any(word.partition("=")[0] in ("--format", "--output", "--input", "--model") for word in arguments):
+        raise SkipSegError("--model, --input, --output and --format are settled here; leave them out")
     output = settings.get("SKIPSEG_OUTPUT", "").strip()
     if not output:
         raise SkipSegError("SKIPSEG_OUTPUT is empty; name the slug of the mask, such as organ-segmentation")
@@ -46,7 +48,8 @@ def run(arguments: Sequence[str], settings: Mapping[str, str], root: Path) -> in
         if status == 0:
             target = root / "output" / "images" / output
             target.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(the_image(masks), target / channels[0].name)
+            (mask,) = masks.glob("case.*")  # maps that were asked for stand beside it
+            shutil.copyfile(mask, target / channels[0].name)
     return status
 
 

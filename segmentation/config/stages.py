@@ -130,6 +130,7 @@ class PredictSettings:
         """Check ranges."""
         require(len(self.models) > 0, "model must name at least one folder, got none")
         require(0 <= self.overlap < 1, f"overlap must be in [0, 1), got {self.overlap}")
+        require(self.threads >= 0, f"threads must be at least 0, got {self.threads}")
         require_positive(self, "batch_size")
         named = self.output is not None and self.output.name.endswith((".nii", ".gz", ".nrrd", ".mha", ".png", ".tif"))
         require(not named, f"output is the folder that the masks go into, got {self.output}; choose a type by --format")
@@ -275,6 +276,8 @@ class ProbeSettings:
     def __post_init__(self) -> None:
         """Check ranges."""
         require_positive(self, "batches", "cases")
+        require(self.threads >= 0, f"threads must be at least 0, got {self.threads}")
+        require(0 <= self.seed < 2**32, f"seed must be in [0, 2**32), got {self.seed}")
 
 
 @dataclass(frozen=True)

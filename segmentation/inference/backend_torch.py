@@ -47,7 +47,7 @@ class Classifier(nn.Module):
 
 
 class TorchBackend:
-    """Probabilities by PyTorch, in fp32.
+    """Probabilities by PyTorch, in fp32 (on GPUs that have TF32, convolutions are in TF32, as is PyTorch's way).
 
     Args:
         classifier: The network with what stands around it.

@@ -68,8 +68,18 @@ class Work:
             ('out/lung/a.png', 'out/lung/a_probabilities_left-lower.tif')
         """
         stem = self.name.rpartition("/")[2]
-        added = "_" + re.sub(r"[^\w.-]+", "-", kind) if kind else self.suffix
+        added = f"_{as_file_name(kind)}" if kind else self.suffix
         return self.target_folder / f"{stem}{added}{ending}"
+
+
+def as_file_name(text: str) -> str:
+    """Turn a word into one that any disk takes.
+
+    Examples:
+        >>> as_file_name("left/lower lobe")
+        'left-lower-lobe'
+    """
+    return re.sub(r"[^\w.-]+", "-", text)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import numpy as np
 from segmentation import SkipSegError, is_lack_of_memory
 from segmentation.config import PredictSettings
 from segmentation.data.hardware import hardware_of, return_freed_memory
-from segmentation.inference.cases import Work, find_work, map_ending, mask_ending, read_work
+from segmentation.inference.cases import Work, as_file_name, find_work, map_ending, mask_ending, read_work
 from segmentation.inference.manifest import Manifest, source_signature
 from segmentation.inference.memory import room_for_arrays
 from segmentation.inference.predictor import Extra, Predictor, Segmentation
@@ -22,7 +22,7 @@ from segmentation.plain import to_plain
 from segmentation.progress import Bar
 from segmentation.runs import content_hash, file_hash
 from segmentation.scans import Scan, label_map_ending, read_scan, write_label_map, write_map
-from segmentation.scans.dicom_seg import Kind, write_dicom_seg
+from segmentation.scans.dicom_seg import Kind, check_dicom_seg, write_dicom_seg
 from segmentation.scans.series import SourceSlices
 from segmentation.scans.workspace import Workspace
 
@@ -77,13 +77,13 @@ def predict(
             if not (settings.overwrite or case.error) and (changed := manifest.changed(case.work.name)):
                 case.error = f"{changed[0]} was changed after it was written; move it away, or give --overwrite"
                 case.corrected = True
+            case.error = case.error or _in_the_way(case, settings)
         expected = 0
         if any(case.error is None for case in todo):
             expected = predictor.warm_up()
-            ours = [case for case in todo if case.known or not _mask(case.work, settings).exists()]
             try:
                 works[0].root.mkdir(parents=True, exist_ok=True)
-                manifest.begin([case.work.name for case in ours if not case.error])
+                manifest.begin([case.work.name for case in todo if not case.error])
             except OSError as error:
                 reason = f"{works[0].root} cannot be written to ({error.strerror})"
                 raise SkipSegError(f"{reason}; give a folder for the masks by --output") from None
@@ -204,6 +204,8 @@ class _Pipeline:
         """Read a scan."""
         channels = len(self.predictor.channel_names)
         case.scan = read_work(case.work, channels, repair=self.settings.repair, workspace=self.space)
+        for note in case.scan.notes:
+            log.warning("%s: %s", case.work.name, note)
         check_writable(_mask(case.work, self.settings), case.scan)
 
     def _compute(self, case: _Case) -> None:
@@ -246,19 +248,18 @@ class _Pipeline:
         assert found is not None  # computed before, or the case has an error
         mask = _mask(work, self.settings)
         ending = mask_ending(work.paths, self.settings.format)
-        if work.suffix and not case.known and mask.exists():
-            raise SkipSegError(f"{mask.name} stands beside the scan and is not ours; move it, or give --output")
         if ending.endswith(".dcm"):
             self._write_seg(mask, found, scan, "labelmap" if ending.startswith(".labelmap") else "binary")
         else:
             write_label_map(mask, found.label_map, scan, self.predictor.labels, workspace=self.space)
         case.files.append(mask)
         names = list(self.predictor.labels)
+        told = names if len(set(map(as_file_name, names))) == len(names) else [f"{i}-{n}" for i, n in enumerate(names)]
         for extra, values in found.extras.items():
             parts = (
                 {extra: values}
                 if scan.spatial_dims == 3 or values.ndim == 2
-                else {f"{extra}_{name}": values[index] for index, name in enumerate(names)}
+                else {f"{extra}_{name}": values[index] for index, name in enumerate(told)}
             )
             for suffix, part in parts.items():
                 path = work.target(map_ending(ending), suffix)
@@ -291,6 +292,18 @@ def check_writable(mask: Path, scan: Scan) -> None:
         label_map_ending(mask, scan)
     elif not isinstance(scan.header, SourceSlices):
         raise SkipSegError(f"{scan.source} is no DICOM series, to which a DICOM SEG would refer; choose another format")
+    else:
+        check_dicom_seg(mask, scan.spatial_shape, scan.header.files)
+
+
+def _in_the_way(case: _Case, settings: PredictSettings) -> str | None:
+    """Why a mask must not be written: a file of its name stands that is not ours, such as one drawn by hand."""
+    mask = _mask(case.work, settings)
+    if case.known or not mask.exists() or (settings.overwrite and not case.work.suffix):
+        return None
+    if case.work.suffix:
+        return f"{mask.name} stands beside the scan and is not ours; move it, or give --output"
+    return f"{mask.name} stands in the output and is not ours; move it, give another --output, or --overwrite"
 
 
 def _mask(work: Work, settings: PredictSettings) -> Path:

@@ -25,6 +25,7 @@ from segmentation.data.transforms import (
 )
 from segmentation.inference.backend import Backend
 from segmentation.inference.backends import CheckedBackend, open_backend
+from segmentation.inference.memory import MARGIN
 from segmentation.inference.postprocess import Step, apply_steps, common_steps
 from segmentation.inference.uncertainty import entropy, most_probable, variance
 from segmentation.inference.window import Cut, Place, SlidingWindow, WindowCount
@@ -34,6 +35,9 @@ from segmentation.scans.workspace import Workspace
 
 MOST_VOXELS = 2**33
 """Voxels that a scan may have at the model's spacing; one of 2000 x 2000 x 2000 has fewer."""
+
+PLANES = 4
+"""Planes of probabilities that are at hand at a time while they are blended, restored and decided."""
 
 Extra = Literal["probabilities", "entropy", "variance"]
 """Maps that a prediction can give beside the label map."""
@@ -165,8 +169,9 @@ class Predictor:
         space = workspace or Workspace()
         self.check(scan, space)
         framed = self.preprocessing.framed(scan)
-        image = prepare_image(framed, self.preprocessing, space)
-        return self._segment(image, framed, extras, space, progress)
+        with space.reserved(self._of_planes(framed, extras)):
+            image = prepare_image(framed, self.preprocessing, space)
+            return self._segment(image, framed, extras, space, progress)
 
     def label_map(self, image: NDArray[np.float32], scan: Scan) -> NDArray[np.unsignedinteger[Any]]:
         """Segment a prepared image, shape ``(C, *S)``: label values in the frame of the ``scan`` that it comes from."""
@@ -237,6 +242,14 @@ class Predictor:
             name: to_scan_frame(values, scan, axis) for name, values in maps.items()
         }
         return Segmentation(finished, extra_maps, slide.count)
+
+    def _of_planes(self, scan: Scan, extras: Collection[Extra]) -> int:
+        """Bytes that a few planes of probabilities take, restored and not, beyond what is kept free for any scan."""
+        voxels = (
+            math.prod(shape) // min(shape) for shape in (scan.spatial_shape, self.preprocessing.prepared_shape(scan))
+        )
+        members = len(self.backends) if "variance" in extras else 1
+        return max(0, PLANES * 4 * members * len(self.labels) * max(voxels) - MARGIN)
 
     def _cut(self, image: NDArray[np.float32]) -> Cut:
         """Give windows of a prepared image, shape ``(C, *S)``; a slice has its neighbours as channels."""

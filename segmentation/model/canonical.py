@@ -33,19 +33,24 @@ def canonical(settings: NetworkSettings) -> NetworkSettings:
     whole = settings.long_skip in WHOLE_DECODER
     long = {level: settings.long_skip_at(level) for level in levels[:-1]}
     short = {level: settings.short_skip_levels.get(level, settings.short_skip) for level in levels}
-    kinds = set(short.values()) if settings.short_skip_where else {"none"}
+    fullscale = settings.long_skip == "fullscale"  # its decoder has neither short skips nor a way of upsampling
+    where = [part for part in settings.short_skip_where if not (fullscale and part == "decoder")]
+    kinds = set(short.values()) if where else {"none"}
     idle = list(_IDLE_WITHOUT_LONG) if set(long.values()) == {"none"} else []
     idle += ["long_skip_permute"] if settings.long_skip_permute == list(levels[:-1]) else []
     idle += [] if settings.long_skip_dropout else ["long_skip_dropout_mode"]
-    idle += ["short_skip_where"] if kinds == {"none"} else []
+    idle += ["upsample"] if fullscale else []
+    idle += ["deep_supervision"] if len(levels) <= 3 else []  # the two coarsest levels have no output of their own
     idle += [] if "scaled_add" in kinds else ["short_skip_scale", "short_skip_scale_learned"]
     idle += [] if kinds & set(ADDITIVE) else ["short_skip_every", "zero_last"]
+    idle += ["short_skip_every"] if settings.block == "bottleneck" else []
     changes: dict[str, Any] = {
         **{name: getattr(_DEFAULT, name) for name in ("preset", "budget_match", "width", "max_width", "convs", *idle)},
         "widths": settings.channels(),
         "convs_levels": {level: settings.convs_at(level) for level in levels},
         "long_skip": settings.long_skip if whole else "none",
         "long_skip_levels": {} if whole else long,
+        "short_skip_where": _DEFAULT.short_skip_where if kinds == {"none"} else where,
         "short_skip": "none",
         "short_skip_levels": {} if kinds == {"none"} else short,
     }

@@ -77,7 +77,8 @@ def _switches(network: NetworkSettings, found: Sequence[LayerCost]) -> list[list
         tap = [_NONE] * 4
         if kind != "none":
             tap = [str(source), network.long_skip_gradient, _scale(network, source), network.long_skip_placebo]
-        short = [network.short_skip_at(level, "encoder"), network.short_skip_at(level, "decoder")]
+        decoder = _NONE if network.long_skip == "fullscale" else network.short_skip_at(level, "decoder")
+        short = [network.short_skip_at(level, "encoder"), decoder]
         convs = str(network.convs_at(level))
         rows.append([str(level), str(channels[level]), _times(sizes[str(level)]), convs, kind, *tap, *short])
     depth = len(channels) - 1
@@ -96,7 +97,8 @@ def _scale(network: NetworkSettings, level: int) -> str:
 def _common(network: NetworkSettings) -> str:
     """What all levels share, in one line."""
     words = [network.order, f"{network.block} blocks", network.activation, f"norm {network.norm}"]
-    words += [f"init {network.init}", f"down by {network.downsample}", f"up by {network.upsample}"]
+    words += [f"init {network.init}", f"down by {network.downsample}"]
+    words += [] if network.long_skip == "fullscale" else [f"up by {network.upsample}"]
     words += ["input skip"] * network.input_skip + ["deep supervision"] * network.deep_supervision
     if network.long_skip_dropout:
         words.append(f"{network.long_skip_dropout_mode} dropout {network.long_skip_dropout:g} on long skips")

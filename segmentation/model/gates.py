@@ -18,7 +18,8 @@ from segmentation.model.units import CONV, ConvUnit, activation_layer
 class AttentionGate(nn.Module):
     """Attention U-Net (Oktay et al. 2018, arXiv:1804.03999): a * s with a = sigmoid(psi(relu(Wg u + Wx s))).
 
-    Wg and Wx are 1x1 convolutions to half the channels, psi is one to a single channel; all have a bias.
+    Wg and Wx are 1x1 convolutions to half the channels, psi is one to a single channel; all have a bias. In the paper
+    u is the coarser map, and a is upsampled; here, as in most reimplementations, u is upsampled before.
 
     Args:
         dims: 2 or 3 spatial axes.

@@ -104,7 +104,8 @@ ABOUT: dict[str, str] = {
     "unet2015": "U-Net (Ronneberger et al. 2015, arXiv:1505.04597), convolutions padded",
     "unet_noskip": "unet2015 without its long skips: an autoencoder",
     "wilm_notop": "unet2015 without the finest long skip (Wilm et al. 2024, arXiv:2402.08276)",
-    "attention": "Attention U-Net (Oktay et al. 2018, arXiv:1804.03999); no normalisation inside the gates",
+    "attention": "Attention U-Net (Oktay et al. 2018, arXiv:1804.03999); no normalisation inside the gates, which are "
+    "computed from the map that is already upsampled, also at the finest level, as most reimplementations do",
     "unetpp": "U-Net++ (Zhou et al. 2018, arXiv:1807.10165)",
     "unet3p": "U-Net 3+ (Huang et al. 2020, arXiv:2004.08790); the head is 1x1 and there is no classification branch",
     "multires": "residual paths of MultiResUNet (Ibtehaz and Rahman 2020, arXiv:1902.04049) around residual blocks of "
@@ -113,13 +114,18 @@ ABOUT: dict[str, str] = {
     "3, 8, 10, 3, 10, 8, 3; each upsampling has a convolution of its own, and the two outer levels have bottlenecks",
     "linknet": "additive skips of LinkNet (Chaurasia and Culurciello 2017, arXiv:1707.03718) at full resolution; "
     "the decoder is as deep as the encoder",
-    "vnet": "V-Net (Milletari et al. 2016, arXiv:1606.04797); the decoder is as wide as the encoder",
+    "vnet": "V-Net (Milletari et al. 2016, arXiv:1606.04797); the decoder is as wide as the encoder, and a step down "
+    "is a 5x5x5 convolution that keeps the channels, not one of 2x2x2 that doubles them",
     "tiramisu": "FC-DenseNet103 (Jegou et al. 2017, arXiv:1611.09326); a 1x1 unit ends each dense block",
     "nnunet_like": "nnU-Net's plain network (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z)",
     "resenc_like": "nnU-Net's residual encoder (Isensee et al. 2024, arXiv:2404.09556), one residual block a level",
     "sigmoid_plain": "small sigmoid network without skips and normalisation, whose gradient vanishes",
 }
 """Name of a preset to its source and to what differs from it."""
+
+
+_DISPLACED = {"width": "widths", "convs": "convs_levels"}
+"""What holds for all levels takes the place of what a preset says level by level."""
 
 
 def with_preset(plain: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,10 +135,11 @@ def with_preset(plain: Mapping[str, Any]) -> dict[str, Any]:
         plain: Settings of a command as plain data, only those that were given; nested, or with dotted names.
 
     Returns:
-        Nested settings. What was given stays; a given ``width`` also takes the place of the preset's ``widths``.
+        Nested settings. What was given stays; a given ``width`` also takes the place of the preset's ``widths``, and
+        given ``convs`` that of its ``convs_levels``.
 
     Raises:
-        SkipSegError: If there is no such preset.
+        SkipSegError: If there is no such preset, or it says level by level what is given for all, or for fewer levels.
 
     Examples:
         >>> with_preset({"network.preset": "sigmoid_plain", "network.width": 4, "epochs": 9})["network"]["width"]
@@ -148,6 +155,11 @@ def with_preset(plain: Mapping[str, Any]) -> dict[str, Any]:
     if name not in PRESETS:
         raise SkipSegError(f"there is no preset {name!r}; the presets are {', '.join(PRESETS)}")
     preset = PRESETS[name]
-    if given.get("width") is not None:
-        preset = {key: value for key, value in preset.items() if key != "widths"}
+    if given.get("max_width") is not None and "widths" in preset and given.get("width") is None:
+        raise SkipSegError(f"preset {name} says the channels of each level; give widths instead of max_width")
+    displaced = [of_levels for of_all, of_levels in _DISPLACED.items() if given.get(of_all) is not None]
+    preset = {key: value for key, value in preset.items() if key not in displaced}
+    told = [key for key in _DISPLACED.values() if key in preset and key not in given]
+    if given.get("depth") not in (None, preset.get("depth")) and told:
+        raise SkipSegError(f"preset {name} says {' and '.join(told)} for a depth of {preset['depth']}; give them, too")
     return nested | {"network": {**preset, **given}}

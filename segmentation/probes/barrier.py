@@ -2,8 +2,9 @@
 
 L(t) = L((1 - t) v + t w) for t in [0, 1], in evaluation mode, on the run's training patches without augmentation. From
 the start v (with batch statistics of the same patches) to the trained weights w it mostly falls (Goodfellow et al.
-2015, arXiv:1412.6544). Between two runs the barrier is max over t of L(t) - (1 - t) L(0) - t L(1) (Frankle et al. 2020,
-arXiv:1912.05671): zero if they lie in one basin.
+2015, arXiv:1412.6544). Between two runs the barrier is max over t of L(t) - (1 - t) L(0) - t L(1) (Entezari et al.
+2022, arXiv:2110.06296; Frankle et al. 2020, arXiv:1912.05671, take errors, and off them the mean of both ends): zero if
+the loss never rises above the straight line between its ends.
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,9 +69,9 @@ def loss_between(
 
 
 def barrier(values: Array) -> float:
-    """Height of the barrier between two runs: the largest L(t) - (1 - t) L(0) - t L(1) (Frankle et al. 2020).
+    """Height of the barrier between two runs: the largest L(t) - (1 - t) L(0) - t L(1) (Entezari et al. 2022).
 
-    Source: arXiv:1912.05671. Zero if the loss never rises above the straight line between its ends.
+    Source: arXiv:2110.06296. Zero if the loss never rises above the straight line between its ends.
 
     Args:
         values: Loss at even steps from one run to the other, shape ``(N,)``.

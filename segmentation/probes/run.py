@@ -63,7 +63,7 @@ def probe(settings: ProbeSettings) -> list[Path]:
 def _missing(heads: Mapping[str, dict[str, Any]], settings: ProbeSettings) -> dict[str, dict[str, Any]]:
     """Kinds to compute: without a result of the same head, or one from more batches or cases, which is logged."""
     standing = {kind: peek_json(_path(settings, kind)) for kind in heads}
-    missing = {kind: head for kind, head in heads.items() if not head.items() <= standing[kind].items()}
+    missing = {kind: head for kind, head in heads.items() if not _stands(standing[kind], head)}
     larger = [kind for kind, head in missing.items() if _used_more(standing[kind], head)]
     if larger:
         folder = settings.run / "probes"
@@ -72,10 +72,19 @@ def _missing(heads: Mapping[str, dict[str, Any]], settings: ProbeSettings) -> di
     return {kind: head for kind, head in missing.items() if kind not in larger}
 
 
+def _stands(found: Mapping[str, Any], head: Mapping[str, Any]) -> bool:
+    """Tell whether a result has all that ``head`` asks for; it may be about another run besides."""
+    used = found.get("settings")
+    known = isinstance(used, Mapping) and head["settings"].items() <= used.items()
+    return known and all(found.get(name) == value for name, value in head.items() if name != "settings")
+
+
 def _used_more(found: Mapping[str, Any], head: Mapping[str, Any]) -> bool:
     """Tell whether a result of the same run used more batches or cases than ``head`` asks for."""
     used, asked = found.get("settings"), head["settings"]
     if found.get("run") != head["run"] or not isinstance(used, Mapping):
+        return False
+    if asked.get("other") not in (None, used.get("other")):
         return False
     return any(used.get(name, 0) > asked[name] for name in ("batches", "cases"))
 

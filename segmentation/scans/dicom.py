@@ -169,6 +169,10 @@ def _sorted_stack(series: Series, headers: Sequence[Dataset]) -> tuple[Stack, li
 
 def _rescale(header: Dataset) -> tuple[float, float]:
     """Slope and intercept that turn stored values into Hounsfield or other units; an empty field is no rescaling."""
+    if "ModalityLUTSequence" in header:
+        raise SkipSegError(
+            "the intensities hang on a table, ModalityLUTSequence, which is not read; convert the series"
+        )
     slope, intercept = _number(header, "RescaleSlope"), _number(header, "RescaleIntercept")
     return 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
 
@@ -259,6 +263,7 @@ def _volume(files: Sequence[Path], workspace: Workspace | None) -> NDArray[Any]:
     for index, file in enumerate(files):
         pixels = _pixels(file)
         kind = np.result_type(kind, pixels)
+        kind = np.dtype(np.float32) if kind == np.float64 else kind  # int32 beside float32
         low, high = min(low, pixels.min()), max(high, pixels.max())
         narrow = kind == np.int32 and limits.min <= low and high <= limits.max
         dtype = np.dtype(np.int16) if narrow else kind

@@ -85,10 +85,9 @@ def write_dicom_seg(
             name; if the slices are no even, upright series (it was repaired when it was read) or lack identifiers.
         OSError: If the disk is full; nothing is left behind.
     """
-    _check_highdicom()
     segments = sorted((value, name) for name, value in labels.items() if value != 0)
     numbers = {value: value if kind == "labelmap" else index for index, (value, _) in enumerate(segments, start=1)}
-    grid = _source_grid(path, label_map.shape, files)
+    grid = check_dicom_seg(path, label_map.shape, files)
     headers = _headers(path, files)
     numbered = _numbered(path, label_map, labels, numbers)
     descriptions = [
@@ -99,14 +98,19 @@ def write_dicom_seg(
         _check_written(draft, path.name, numbered, grid)
 
 
-def _check_highdicom() -> None:
-    """Say how to get highdicom where it is missing."""
+def check_dicom_seg(path: Path, shape: tuple[int, ...], files: Sequence[Path]) -> Grid:
+    """Say where the slices of a series lie, if they can carry a label map of this shape as they are.
+
+    Args:
+        path: File that is to be written.
+        shape: Of the label map.
+        files: Slices of the series.
+
+    Raises:
+        SkipSegError: If they cannot, or highdicom is missing.
+    """
     if util.find_spec("highdicom") is None:
         raise SkipSegError("DICOM SEG is written by highdicom, which is missing; pip install 'skipseg[dicom]'")
-
-
-def _source_grid(path: Path, shape: tuple[int, ...], files: Sequence[Path]) -> Grid:
-    """Where the slices lie, when they can carry a label map of this shape as they are."""
     try:
         grid = series_grid(files)
     except SkipSegError as error:

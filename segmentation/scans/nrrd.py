@@ -5,7 +5,7 @@ import gzip
 import math
 import warnings
 import zlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -278,7 +278,7 @@ def _decoder(
 def _placement(path: Path, header: Mapping[str, Any], channels: int | None) -> tuple[Grid, int | None, tuple[str, ...]]:
     """Grid of the spatial axes, index of the channel axis (``None`` without one), and remarks."""
     sizes = [int(size) for size in header["sizes"]]
-    axes = np.asarray(header.get("space directions", np.diag(header.get("spacings", np.ones(len(sizes))))))
+    axes = np.asarray(header["space directions"] if "space directions" in header else _straight(header, sizes))
     spatial = [axis for axis, vector in enumerate(axes) if np.isfinite(vector).all()]
     others = [axis for axis in range(len(sizes)) if axis not in spatial]
     if len(spatial) != 3 or len(others) > 1 or any(sizes[axis] not in (1, channels) for axis in others):
@@ -295,6 +295,15 @@ def _placement(path: Path, header: Mapping[str, Any], channels: int | None) -> t
     if (angle := shear_degrees(affine)) > SHEAR_TOLERANCE_DEGREES:
         notes.append(f"voxel axes are {angle:.2f} degrees off a right angle: distances in mm ignore the shear")
     return Grid(tuple(sizes[axis] for axis in spatial), affine), others[0] if others else None, tuple(notes)
+
+
+def _straight(header: Mapping[str, Any], sizes: Sequence[int]) -> NDArray[np.float64]:
+    """Directions of the axes of a file that gives spacings alone: the spatial ones, in order, at right angles."""
+    spacings = np.asarray(header.get("spacings", np.ones(len(sizes))), np.float64)
+    spatial = np.flatnonzero(np.isfinite(spacings))
+    axes = np.full((len(sizes), len(spatial)), np.nan)
+    axes[spatial] = np.diag(spacings[spatial])
+    return axes
 
 
 def _signs(path: Path, header: Mapping[str, Any], notes: list[str]) -> tuple[int, int, int]:

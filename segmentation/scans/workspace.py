@@ -11,12 +11,15 @@ import os
 import tempfile
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+
+from segmentation import SkipSegError
 
 SLAB_BYTES = 1 << 23
 """Bytes of arrays in files that are walked through before their pages are let go."""
@@ -64,6 +67,24 @@ class Workspace:
         array = np.zeros(shape, dtype)
         weakref.finalize(array, self._give_back, size)
         return array
+
+    @contextmanager
+    def reserved(self, size: int) -> Generator[None]:
+        """Keep ``size`` bytes free for arrays that are not asked for here, as long as the context lasts.
+
+        Raises:
+            SkipSegError: If the whole room is smaller.
+        """
+        if self.limit is not None and size > self.limit:
+            short = -(-(size - self.limit) // 2**20)
+            raise SkipSegError(f"its planes take {short} MiB more memory than there is; give more")
+        with self._lock:
+            self._used += size
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._used -= size
 
     def release(self) -> None:
         """Let the pages of the arrays in files leave the process's memory; their values stay."""

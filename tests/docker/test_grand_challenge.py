@@ -26,6 +26,7 @@ class Command:
         self.linked = {path.name: path.resolve() for path in case.iterdir()}
         Path(options["output"]).mkdir()
         (Path(options["output"]) / "case.mha").write_bytes(b"the mask")
+        (Path(options["output"]) / "case_entropy.mha").write_bytes(b"a map")
         return self.status
 
 
@@ -121,3 +122,11 @@ def test_what_is_not_clear_is_refused(algorithm, root, monkeypatch, spoil, chang
 def test_a_case_without_images_is_refused(algorithm, tmp_path):
     with pytest.raises(SkipSegError, match="holds no folder"):
         algorithm.run([], settings(tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize("option", ["--format=nii.gz", "--output", "--model=x"])
+def test_what_is_settled_here_cannot_be_changed(algorithm, root, monkeypatch, option):
+    monkeypatch.setattr(algorithm, "skipseg", Command())
+    with pytest.raises(SkipSegError, match="are settled here; leave them out"):
+        algorithm.run([option, "x"], settings(root), root)
+    assert list((root / "output").iterdir()) == []

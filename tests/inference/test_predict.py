@@ -220,6 +220,26 @@ def test_a_format_that_cannot_hold_the_mask_is_refused_before_anything_is_comput
     assert set(seconds) == {"read"}
 
 
+def test_a_series_that_was_repaired_cannot_carry_a_segmentation_and_is_not_computed_for_one(
+    models: list[Path], tmp_path: Path
+):
+    folder = write_series(tmp_path / "ct")
+    slices = sorted(folder.iterdir())
+    slices[len(slices) // 2].unlink()
+    with pytest.raises(SkipSegError, match=r"a DICOM SEG lies on its source slices as they are"):
+        ask(models[0], folder, tmp_path / "out", format="dcm", repair=["gaps"])
+    (case,) = read_json(tmp_path / "out" / "manifest.json")["cases"].values()
+    assert set(case["seconds"]) == {"read"}
+
+
+def test_what_a_header_leaves_open_is_said(models: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    image = nib.load(write_volume(tmp_path / "in" / "a.nii.gz"))
+    image.header.set_xyzt_units("meter")
+    nib.save(nib.Nifti1Image(image.get_fdata(), image.affine, image.header), tmp_path / "in" / "b.nii.gz")
+    ask(models[0], tmp_path / "in", tmp_path / "out")
+    assert any(said.startswith("b: the header gives lengths in ") for said in caplog.messages)
+
+
 def test_masks_go_into_a_folder_not_a_file(models: list[Path], tmp_path: Path):
     with pytest.raises(SkipSegError, match=r"output is the folder that the masks go into, got .*mask\.nii\.gz"):
         ask(models[0], write_volume(tmp_path / "a.nii.gz"), tmp_path / "mask.nii.gz")
@@ -328,6 +348,21 @@ def test_a_mask_that_was_corrected_by_hand_is_never_replaced_unasked(models: lis
     assert ask(models[0], tmp_path / "in" / "a.nii.gz", tmp_path / "out") == [], "of the first model it is done"
     assert len(ask(models[1], tmp_path / "in", tmp_path / "out", overwrite=True)) == 2
     assert mask.read_bytes() != b"corrected"
+
+
+def test_a_file_that_is_not_ours_is_never_replaced_unasked(models: list[Path], tmp_path: Path):
+    write_volume(tmp_path / "images" / "a.nii.gz")
+    write_volume(tmp_path / "images" / "b.nii.gz", 1)
+    (tmp_path / "labels").mkdir()
+    drawn = tmp_path / "labels" / "a.nii.gz"
+    drawn.write_bytes(b"drawn by hand")
+    for _ in range(2):
+        with pytest.raises(SkipSegError, match=r"not segmented: a: a\.nii\.gz stands in the output and is not ours"):
+            ask(models[0], tmp_path / "images", tmp_path / "labels")
+        assert drawn.read_bytes() == b"drawn by hand"
+        assert (tmp_path / "labels" / "b.nii.gz").exists()
+    ask(models[0], tmp_path / "images", tmp_path / "labels", overwrite=True)
+    assert drawn.read_bytes() != b"drawn by hand"
 
 
 def test_another_model_that_was_interrupted_goes_on(models: list[Path], tmp_path: Path, monkeypatch):

@@ -18,6 +18,19 @@ SAME = {
     "widths written out": ({"widths": [4, 8, 16]}, {}),
     "convolutions written out": ({"convs_levels": {0: 2}}, {}),
     "mode without dropout": ({"long_skip_dropout_mode": "element"}, {}),
+    "short skips in a full-scale decoder": (
+        {"long_skip": "fullscale", "short_skip": "add"},
+        {"long_skip": "fullscale", "short_skip": "add", "short_skip_where": ["encoder", "bottleneck"]},
+    ),
+    "upsampling of a full-scale decoder": (
+        {"long_skip": "fullscale", "upsample": "linear"},
+        {"long_skip": "fullscale"},
+    ),
+    "outputs of two levels": ({"deep_supervision": True}, {}),
+    "span of bottlenecks": (
+        {"short_skip": "add", "block": "bottleneck", "short_skip_every": 1},
+        {"short_skip": "add", "block": "bottleneck"},
+    ),
     "span without additive skips": ({"short_skip": "dense", "short_skip_every": 1}, {"short_skip": "dense"}),
 }
 OTHER = {

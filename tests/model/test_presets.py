@@ -124,7 +124,7 @@ def test_resunet_spends_a_third_on_upsampling_that_the_paper_does_by_repetition(
 
 
 @pytest.mark.slow
-def test_vnet_is_a_tenth_smaller_than_monais_for_its_decoder_is_narrower():
+def test_vnet_is_a_tenth_smaller_than_monais_for_its_decoder_is_narrower_and_its_steps_down_are_larger():
     assert parameters("vnet", 3) / held(monai_network("VNet", 3, 1, 1)) == pytest.approx(0.897, abs=0.001)
 
 
@@ -235,6 +235,26 @@ def test_a_preset_is_not_changed_by_what_is_laid_over_it():
 def test_an_unknown_preset_is_refused_with_the_list():
     with pytest.raises(SkipSegError, match="there is no preset 'unet2016'; the presets are unet2015, unet_noskip"):
         with_preset({"network.preset": "unet2016"})
+
+
+def test_what_is_given_for_all_levels_displaces_what_a_preset_says_of_each():
+    assert "convs_levels" not in with_preset({"network.preset": "tiramisu", "network.convs": 2})["network"]
+    assert "widths" not in with_preset({"network.preset": "tiramisu", "network.width": 8})["network"]
+    both = {"network.preset": "tiramisu", "network.convs": 2, "network.convs_levels": {0: 3}}
+    assert with_preset(both)["network"]["convs_levels"] == {0: 3}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"depth": 3}, r"says widths and convs_levels for a depth of 5; give them, too"),
+        ({"depth": 3, "width": 8}, r"says convs_levels for a depth of 5; give them, too"),
+        ({"max_width": 100}, r"says the channels of each level; give widths instead of max_width"),
+    ],
+)
+def test_what_a_preset_says_of_levels_is_not_bent_in_silence(given, said):
+    with pytest.raises(SkipSegError, match=said):
+        with_preset({"network": {"preset": "tiramisu", **given}})
 
 
 def test_the_command_line_takes_the_preset_and_then_the_options(tmp_path):

@@ -77,7 +77,7 @@ def test_the_line_goes_from_the_start_to_the_trained_weights(context: ProbeConte
     line = values["from the start"]["loss"]
     assert line[-1] == pytest.approx(on_batches(context.network, context.loss, context.batches))
     assert line[0] != line[-1]
-    assert values["from the start"]["barrier"] >= 0
+    assert values["from the start"]["barrier"] == barrier(np.array(line))
 
 
 def test_the_line_to_another_run_ends_at_its_weights(context: ProbeContext, other_seed: Path):
@@ -96,9 +96,13 @@ def test_another_other_run_is_measured_anew(picture_run, other_seed, tmp_path, m
         barrier_module, "probe", lambda context: asked.append(context.options.other) or probe_barrier(context)
     )
     settings = ProbeSettings(run, ["barrier"], batches=1, cases=1, device="cpu", threads=1)
-    for other in (None, None, other_seed, other_seed, run):
+    for other in (None, None, other_seed, other_seed, None, run):
         (path,) = probe(replace(settings, other=other))
     assert asked == [None, other_seed, run]
+    probe(replace(settings, batches=3))
+    probe(replace(settings, other=other_seed))
+    assert asked[3:] == [None, other_seed], "a larger result without the other run is no answer"
+    (path,) = probe(replace(settings, other=run))
     assert read_json(path)["values"]["to the other run"]["barrier"] == pytest.approx(0, abs=1e-6)
 
 

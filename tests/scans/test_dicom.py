@@ -227,6 +227,23 @@ def test_pet_may_scale_each_slice(make_series: MakeSeries):
     assert scan.array[0, 0, 0].tolist() == [0.5 + index for index in range(SLICES)]
 
 
+def test_whole_and_broken_slopes_in_one_series_stay_in_single_precision(make_series: MakeSeries):
+    def change(index: int, dataset: Dataset) -> None:
+        dataset.Modality, dataset.RescaleSlope, dataset.RescaleIntercept = "PT", 2 + 0.5 * (index % 2), 0
+
+    scan = read_series(make_series(change=change, value=lambda lps: np.ones(lps.shape[:-1])))
+    assert scan.array.dtype == np.float32
+    assert scan.array[0, 0, 0].tolist() == [2 + 0.5 * (index % 2) for index in range(SLICES)]
+
+
+def test_intensities_that_hang_on_a_table_are_refused(make_series: MakeSeries):
+    def change(index: int, dataset: Dataset) -> None:
+        dataset.ModalityLUTSequence = [Dataset()]
+
+    with pytest.raises(SkipSegError, match="hang on a table, ModalityLUTSequence"):
+        read_series(make_series(change=change))
+
+
 @pytest.mark.parametrize("keyword", ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"])
 def test_a_slice_without_a_place_is_refused(make_series: MakeSeries, keyword: str):
     def change(index: int, dataset: Dataset) -> None:

@@ -122,6 +122,14 @@ def test_a_file_that_names_no_space_is_noted(tmp_path: Path):
     assert "names no space" in scan.notes[0]
 
 
+def test_spacings_alone_may_name_an_axis_of_channels(tmp_path: Path):
+    array = np.stack([voxels(), 2 * voxels()])
+    nrrd.write(str(tmp_path / "scan.nrrd"), array, {"spacings": [float("nan"), 1, 2, 3]})
+    scan = read_scan(tmp_path / "scan.nrrd", channels=2)
+    np.testing.assert_array_equal(scan.array, array)
+    assert scan.spacing_mm == (1, 2, 3)
+
+
 def test_a_shear_is_noted(tmp_path: Path):
     affine = np.eye(4)
     affine[0, 2] = 0.3

@@ -160,7 +160,7 @@ def make_plan(
     hardware: Hardware,
     dims: int | None = None,
     budget: Budget | None = None,
-    patch: Sequence[int] | None = None,
+    coarsen: bool = True,
 ) -> Plan:
     """Apply the rules.
 
@@ -169,7 +169,7 @@ def make_plan(
         hardware: What to plan for.
         dims: Spatial axes of the network; chosen if not given.
         budget: What a training may cost; otherwise what is usual for the hardware.
-        patch: Voxels of a patch that will go before the planned one.
+        coarsen: Make voxels coarser where that lets a patch see more; not where somebody has settled the patch.
 
     Raises:
         SkipSegError: If ``dims`` is 3 for pictures.
@@ -179,7 +179,7 @@ def make_plan(
     slice_axis = max(range(len(finest)), key=lambda axis: (finest[axis], axis))
     dimension = choose_dims(fingerprint, fingerprint.shape_at(finest), budget, dims)
     network_axes = [axis for axis in range(len(finest)) if dimension.value == len(finest) or axis != slice_axis]
-    resolution = choose_spacing(fingerprint, network_axes, BUDGETS[hardware], patch)
+    resolution = choose_spacing(fingerprint, network_axes, BUDGETS[hardware] if coarsen else None)
     spacing = resolution.value
     shape = fingerprint.shape_at(spacing)
     fitting = choose_patch([shape[a] for a in network_axes], budget.voxels(dimension.value))
@@ -233,16 +233,13 @@ def choose_dims(fingerprint: Fingerprint, shape: Sequence[int], budget: Budget, 
     return Choice(3, f"the median volume has {voxels} voxels, which {budget.name} can train in 3-D")
 
 
-def choose_spacing(
-    fingerprint: Fingerprint, network_axes: Sequence[int], budget: Budget, patch: Sequence[int] | None = None
-) -> Choice:
+def choose_spacing(fingerprint: Fingerprint, network_axes: Sequence[int], budget: Budget | None) -> Choice:
     """Take the median spacing, or a coarser one where a patch would see too little and the labels keep their shape.
 
     Args:
         fingerprint: Of the dataset.
         network_axes: Canonical axes that the network looks along; others keep their spacing.
-        budget: Most voxels of a patch, and the share of a scan that it should see.
-        patch: Its shape, if that is decided already.
+        budget: Most voxels of a patch, and the share of a scan that it should see; ``None`` takes the median.
     """
     median = fingerprint.target_spacing_mm
     why = "median of the dataset; across thick slices the finest tenth"
@@ -254,13 +251,13 @@ def choose_spacing(
     def seen(factor: int) -> float:
         shape = fingerprint.shape_at(coarser(factor))
         scan = [shape[axis] for axis in network_axes]
-        inside = map(min, patch, scan) if patch else choose_patch(scan, budget.voxels(len(scan)))
-        return math.prod(inside) / math.prod(scan)
+        return math.prod(choose_patch(scan, voxels)) / math.prod(scan)
 
     kept = dict(zip(COARSENINGS, fingerprint.coarse_kept, strict=False))
-    if not kept or (whole := seen(1)) >= budget.view:
+    voxels = budget.voxels(len(network_axes)) if budget else 0
+    if not (budget and kept) or (whole := seen(1)) >= budget.view:
         return Choice(list(median), why)
-    sees = f"a patch of {math.prod(patch) if patch else budget.voxels(len(network_axes))} voxels sees"
+    sees = f"a patch of {voxels} voxels sees"
     factors = [factor for factor, share in kept.items() if share >= KEPT]
     if not factors:
         lost = f"voxels twice as wide would keep {kept[COARSENINGS[0]]:.1%} of the labels"

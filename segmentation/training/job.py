@@ -148,7 +148,7 @@ def find_plan(source: Source, settings: TrainSettings) -> Plan:
         if settings.plan:
             raise SkipSegError(f"{path} plans a network of {planned} axes, but data.dims {dims} is asked for; drop one")
     data = settings.data
-    return make_plan(source.fingerprint, hardware_of(settings.device), data.dims, patch=data.patch_size)
+    return make_plan(source.fingerprint, hardware_of(settings.device), data.dims, coarsen=not data.patch_size)
 
 
 def make_job(settings: TrainSettings, source: Source | None = None, reference: Job | None = None) -> Job:

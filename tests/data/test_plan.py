@@ -274,11 +274,13 @@ def test_a_plan_that_is_named_and_plans_other_axes_is_refused(make_dataset, tmp_
         find_plan(source, replace(flat, plan=path))
 
 
-def test_voxels_suit_the_patch_that_is_asked_for():
-    found = replace(fingerprint((316, 298)), coarse_kept=BLOBS)
-    assert make_plan(found, "cpu").values["data.spacing_mm"] == [2.0, 2.0]
-    assert make_plan(found, "cpu", patch=[256, 256]).values["data.spacing_mm"] == [1.0, 1.0]
-    assert make_plan(found, "cpu", patch=[64, 64]).values["data.spacing_mm"] == [4.0, 4.0]
+def test_voxels_stay_as_they_are_where_the_patch_is_settled(make_dataset, tmp_path: Path):
+    source = open_source(make_dataset(tmp_path / "data", dims=2).root, tmp_path / "cache")
+    source = replace(source, fingerprint=replace(source.fingerprint, shape=(316, 298), coarse_kept=BLOBS))
+    settings = TrainSettings(source.path, tmp_path / "run", device="cpu")
+    assert find_plan(source, settings).values["data.spacing_mm"] == [2.0, 2.0]
+    settled = replace(settings, data=DataSettings(patch_size=[64, 64]))
+    assert find_plan(source, settled).values["data.spacing_mm"] == [1.0, 1.0]
 
 
 def test_plan_of_other_data_is_refused(make_dataset, tmp_path: Path):

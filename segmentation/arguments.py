@@ -45,7 +45,7 @@ def parse(name: str, arguments: Sequence[str]) -> Asked:
     from jsonargparse import ArgumentError
 
     from segmentation.model.presets import with_preset
-    from segmentation.plain import explain, tidy
+    from segmentation.plain import explain, refuse_odd
 
     command = COMMANDS[name]
     kind = getattr(config, command.settings) if command.settings else None
@@ -57,7 +57,7 @@ def parse(name: str, arguments: Sequence[str]) -> Asked:
     try:
         # Only what was given: the rest comes from the preset, and then from the defaults.
         plain = parser.parse_args(given, defaults=False).as_dict()
-        values = vars(parser.instantiate(parser.parse_object(tidy(kind, with_preset(plain)))))
+        values = vars(parser.instantiate(parser.parse_object(refuse_odd(kind, with_preset(plain)))))
         values.pop("config", None)
         target = values.pop("json", None)
         return Asked(kind(**values) if kind else None, target)

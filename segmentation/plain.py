@@ -94,31 +94,32 @@ def from_plain(kind: type[Settings], plain: Mapping[str, Any]) -> Settings:
 
     parser = _parser(kind)
     try:
-        return kind(**vars(parser.instantiate(parser.parse_object(tidy(kind, nest(plain))))))
+        return kind(**vars(parser.instantiate(parser.parse_object(refuse_odd(kind, nest(plain))))))
     except (ArgumentError, TypeError, SkipSegError) as error:
         raise SettingsError(explain(error, kind)) from None
 
 
-def tidy(kind: Any, nested: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out groups in which nothing stands, as in YAML when all of it is commented out.
+def refuse_odd(kind: Any, nested: Mapping[str, Any]) -> dict[str, Any]:
+    """Refuse what no parser finds wrong: numbers that are not finite, and groups in which nothing stands.
 
     Args:
         kind: The settings class.
         nested: Field name to value, groups nested.
 
-    Raises:
-        SettingsError: If a number is not finite.
+    Returns:
+        The same.
 
-    Examples:
-        >>> from segmentation.config import TrainSettings
-        >>> tidy(TrainSettings, {"network": None, "seed": 3})
-        {'seed': 3}
+    Raises:
+        SettingsError: If there is one; the message names it.
     """
     for name, value in flatten(nested):
         if isinstance(value, float) and not math.isfinite(value):
             raise SettingsError(f"{name} must be a finite number, got {value}")
     hints = get_type_hints(kind) if kind else {}
-    return {name: value for name, value in nested.items() if value is not None or not is_dataclass(hints.get(name))}
+    for name, value in nested.items():
+        if value is None and is_dataclass(hints.get(name)):
+            raise SettingsError(f"{name} is a group in which nothing stands; remove it, or write its settings below it")
+    return dict(nested)
 
 
 def explain(error: Exception, kind: Any) -> str:

@@ -168,12 +168,14 @@ def test_every_type_of_a_setting_has_words():
 
 
 @pytest.mark.parametrize("group", ["network", "data", "optim", "augment"])
-def test_a_group_in_which_all_is_commented_out_is_no_group(tmp_path, group):
+def test_a_group_in_which_all_is_commented_out_is_named(tmp_path, group):
     file = tmp_path / "settings.yaml"
     file.write_text(f"epochs: 3\n{group}:\n#  depth: 3\n")
-    settings = parse("train", ["dataset", "--out=run", f"--config={file}"]).settings
-    assert settings == TrainSettings(Path("dataset"), Path("run"), epochs=3)
-    assert from_plain(TrainSettings, {"dataset": "dataset", "out": "run", "epochs": 3, group: None}) == settings
+    said = f"{group} is a group in which nothing stands; remove it"
+    with pytest.raises(SkipSegError, match=said):
+        parse("train", ["dataset", "--out=run", f"--config={file}"])
+    with pytest.raises(SkipSegError, match=said):
+        from_plain(TrainSettings, {"dataset": "dataset", "out": "run", group: None})
     nested = {"dataset": ".", "out": ".", "network": None, "network.depth": 3}
     assert from_plain(TrainSettings, nested).network.depth == 3
 

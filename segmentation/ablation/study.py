@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeGuard
 import yaml
 
 from segmentation import SettingsError, SkipSegError
-from segmentation.config import TrainSettings, require
+from segmentation.config import DataSettings, TrainSettings, require
 from segmentation.model.canonical import canonical
 from segmentation.model.presets import with_preset
 from segmentation.plain import flatten, from_plain, nest
@@ -201,6 +201,7 @@ def decide_conditions(study: StudySettings, out: Path, cache: Path | None, track
     first, *_ = conditions = study.all_conditions()
     reference = study.match_to or first
     jobs: dict[str, Job] = {}
+    planned: DataSettings | None = None
     for name in sorted(conditions, key=lambda name: name != reference):
         try:
             settings = _settings(study, conditions[name], fixed)
@@ -208,7 +209,9 @@ def decide_conditions(study: StudySettings, out: Path, cache: Path | None, track
                 own = dict(flatten(nest(conditions[name]))).get("network.budget_match", "none")
                 require(own == "none", "it is what the others are matched to; name another one by match_to")
                 settings = replace(settings, network=replace(settings.network, budget_match="none"))
-            jobs[name] = make_job(settings, source, jobs.get(reference))
+            jobs[name] = make_job(_at_one_spacing(settings, planned), source, jobs.get(reference))
+            if name == reference and settings.data.spacing_mm is None:
+                planned = jobs[name].settings.data
         except SkipSegError as error:
             raise type(error)(f"condition {name!r}: {error}") from None
         if jobs[name].splits.hash != jobs[reference].splits.hash:
@@ -222,6 +225,14 @@ def decide_conditions(study: StudySettings, out: Path, cache: Path | None, track
                 "effect; let them differ, or drop one"
             )
     return {name: jobs[name] for name in conditions}
+
+
+def _at_one_spacing(settings: TrainSettings, planned: DataSettings | None) -> TrainSettings:
+    """Give a condition that names no spacing the one that was planned for the reference: patches must not change it."""
+    data = settings.data
+    if planned is None or data.spacing_mm is not None or data.dims not in (None, planned.dims):
+        return settings
+    return replace(settings, data=replace(data, spacing_mm=planned.spacing_mm))
 
 
 def _effective(job: Job) -> Job:

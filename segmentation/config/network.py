@@ -114,7 +114,7 @@ class NetworkSettings:
     dropout: float = 0.0
     """Share of bottleneck channels dropped in training, in [0, 1)."""
     deep_supervision: bool = False
-    """Also train outputs of the coarser decoder levels, but for the two coarsest."""
+    """Also train outputs of the coarser decoder levels, but for the coarsest."""
     budget_match: Literal["none", "params", "macs"] = "none"
     """Solve widths so that parameters or multiplications equal those of the reference: in a study its first
     condition, else the same network with concat and without short skips."""

@@ -16,6 +16,7 @@ from segmentation.data.preprocessing import THICK_SLICES, Normalisation
 
 _AXIS = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
 _COLOURS = frozenset(("red", "green", "blue", "r", "g", "b"))
+_LEFT = re.compile(r"(?<![a-z0-9])l|l(?![a-z0-9])")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _SIDE = re.compile(r"(?<![a-z0-9])(left|right|[lr]h?)(?![a-z0-9])")
 """In the name of a class, in lower case: ``left_kidney``, ``Kidney R``, ``lh``."""
@@ -85,9 +86,10 @@ class Fingerprint:
     def is_of(self, other: "Fingerprint") -> bool:
         """Tell whether this stored fingerprint is of the same data as one that was just taken.
 
-        One that an earlier version stored holds no ``coarse_kept``, and is not asked for it.
+        What later versions see in the same data does not count: names of sides, and ``coarse_kept`` if it is missing.
         """
-        return self == (other if self.coarse_kept else replace(other, coarse_kept=()))
+        kept = other.coarse_kept if self.coarse_kept else ()
+        return self == replace(other, sided=self.sided, coarse_kept=kept)
 
     def normalisation(self) -> tuple[list[Normalisation], str]:
         """Choose how intensities become [0, 1], one entry a channel, and say why."""
@@ -137,9 +139,7 @@ def take_fingerprint(dataset: Dataset, report: CheckReport) -> Fingerprint:
 def _are_sided(names: Iterable[str]) -> bool:
     """Tell whether one name says a side, or two differ by it alone, such as LV and RV."""
     known = {_CAMEL.sub("_", name).lower() for name in names}
-    mirrored = {
-        f"{name[:place]}r{name[place + 1 :]}" for name in known for place, sign in enumerate(name) if sign == "l"
-    }
+    mirrored = {f"{name[: at.start()]}r{name[at.end() :]}" for name in known for at in _LEFT.finditer(name)}
     return any(map(_SIDE.search, known)) or bool(known & mirrored)
 
 

@@ -257,13 +257,13 @@ def choose_spacing(fingerprint: Fingerprint, network_axes: Sequence[int], budget
     voxels = budget.voxels(len(network_axes)) if budget else 0
     if not (budget and kept) or (whole := seen(1)) >= budget.view:
         return Choice(list(median), why)
-    sees = f"a patch of {voxels} voxels sees"
+    sees = f"the usual patch of {voxels} voxels sees"
     factors = [factor for factor, share in kept.items() if share >= KEPT]
     if not factors:
-        lost = f"voxels twice as wide would keep {kept[COARSENINGS[0]]:.1%} of the labels"
+        lost = f"in voxels twice as wide labels would keep {kept[COARSENINGS[0]]:.1%} (Dice, or parts)"
         return Choice(list(median), f"{why}: {sees} {whole:.0%} of a scan, but {lost}")
     factor = next((factor for factor in factors if seen(factor) >= budget.view), factors[-1])
-    more = f"{sees} {seen(factor):.0%} of a scan rather than {whole:.0%}, and {kept[factor]:.1%} of the labels are kept"
+    more = f"{sees} {seen(factor):.0%} of a scan, not {whole:.0%}, and labels keep {kept[factor]:.1%} (Dice, or parts)"
     return Choice(coarser(factor), f"{factor} times the finest of the median: {more}")
 
 

@@ -72,7 +72,7 @@ class CheckedBackend:
 
     def __init__(self, folder: Path, runtime: str, threads: int = 0, strict: bool = False) -> None:
         description = read_description(folder)
-        export = cached_export(folder, description)
+        export = cached_export(folder, description, runtime)
         self._runtime = open_runtime(runtime, export, threads)
         version = self._runtime.version
         self._about = {"model": description["sha256"], "runtime": runtime, "version": version, "cpu": processor()}

@@ -2,14 +2,13 @@
 
 import logging
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from segmentation import SkipSegError
 from segmentation.inference.agreement import differences
-from segmentation.inference.backend import RUNTIMES, open_runtime
+from segmentation.inference.backend import open_runtime
 from segmentation.model.folder import released
 from segmentation.runs import content_hash, file_hash, user_cache
 
@@ -19,7 +18,7 @@ VERSION = 2
 """Of the exported graph; a newer one is made anew."""
 
 
-def cached_export(folder: Path, description: Mapping[str, Any]) -> Path:
+def cached_export(folder: Path, description: Mapping[str, Any], runtime: str) -> Path:
     """Give the ONNX file of a model, and make it if there is none.
 
     The file's name is the SHA-256 of its bytes: a damaged or a foreign file does not have the right name, and is
@@ -28,6 +27,7 @@ def cached_export(folder: Path, description: Mapping[str, Any]) -> Path:
     Args:
         folder: Model folder.
         description: Its ``model.json``.
+        runtime: The one that will compute: a file that is made must agree in it with PyTorch.
 
     Raises:
         SkipSegError: If the file cannot be made or does not compute what PyTorch does, or the cache folder cannot be
@@ -36,7 +36,7 @@ def cached_export(folder: Path, description: Mapping[str, Any]) -> Path:
     deciding = {key: description.get(key) for key in ("sha256", "architecture", "preprocessing")}
     home = user_cache() / "exports" / content_hash(deciding | {"version": VERSION})
     try:
-        return _standing(home) or _make(home, folder, description)
+        return _standing(home) or _make(home, folder, description, runtime)
     except OSError as error:
         why = f"{home} cannot be read or written ({error.strerror})"
         raise SkipSegError(f"{why}; set XDG_CACHE_HOME to another folder, or choose --backend torch") from None
@@ -52,7 +52,7 @@ def _standing(home: Path) -> Path | None:
     return None
 
 
-def _make(home: Path, folder: Path, description: Mapping[str, Any]) -> Path:
+def _make(home: Path, folder: Path, description: Mapping[str, Any], runtime: str) -> Path:
     """Write the file; this needs PyTorch, which a run with a standing file does without."""
     from segmentation.inference.backend_torch import TorchBackend
     from segmentation.inference.export_onnx import write_onnx
@@ -63,5 +63,5 @@ def _make(home: Path, folder: Path, description: Mapping[str, Any]) -> Path:
         draft = Path(drafts) / "model.onnx"
         model = TorchBackend.load(folder)
         write_onnx(model, released(description), draft)
-        differences([open_runtime(next(filter(find_spec, RUNTIMES)), draft)], model)
+        differences([open_runtime(runtime, draft)], model)
         return draft.replace(home / f"{file_hash(draft)}.onnx")

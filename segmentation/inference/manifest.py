@@ -70,12 +70,13 @@ class Manifest:
         if case.get("state") == "begun":
             return []
         standing = {file: path for file in case.get("files", {}) if (path := self.path.parent / file).is_file()}
-        return [file for file, path in standing.items() if file_hash(path) != case["files"][file]]
+        written = case.get("files", {})  # by earlier versions, its size, which tells too little
+        return [file for file, path in standing.items() if written[file] not in (file_hash(path), path.stat().st_size)]
 
-    def holds(self, name: str) -> bool:
-        """Tell whether a mask of a case is ours: it is recorded, or an interruption kept it from being."""
+    def holds(self, name: str, file: Path) -> bool:
+        """Tell whether a file of a case is ours: it is recorded, or an interruption kept it from being."""
         case = self.content["cases"].get(name, {})
-        return case.get("state") == "begun" or bool(case.get("files"))
+        return case.get("state") == "begun" or file.relative_to(self.path.parent).as_posix() in case.get("files", {})
 
     def begin(self, names: Sequence[str]) -> None:
         """Keep that cases are about to be segmented, and with them the files that they had before."""

@@ -73,11 +73,10 @@ def predict(
             known = len(works) - len(todo)
             log.warning("%d of %d scans were segmented before; --overwrite computes them anew", known, len(works))
         for case in todo:
-            case.known = manifest.holds(case.work.name)
             if not (settings.overwrite or case.error) and (changed := manifest.changed(case.work.name)):
                 case.error = f"{changed[0]} was changed after it was written; move it away, or give --overwrite"
                 case.corrected = True
-            case.error = case.error or _in_the_way(case, settings)
+            case.error = case.error or _in_the_way(case.work, settings, predictor, manifest)
         expected = 0
         if any(case.error is None for case in todo):
             expected = predictor.warm_up()
@@ -87,7 +86,8 @@ def predict(
             except OSError as error:
                 reason = f"{works[0].root} cannot be written to ({error.strerror})"
                 raise SkipSegError(f"{reason}; give a folder for the masks by --output") from None
-        space = Workspace(room_for_arrays(settings.memory, expected), works[0].root)
+        room = room_for_arrays(settings.memory, expected)
+        space = Workspace(room, works[0].root, strict=settings.memory is not None)
         failed: list[str] = []
         for case in _Pipeline(settings, predictor, space, manifest.content["models"], progress).run(todo):
             if not case.corrected:  # what stands is still what the manifest says of it
@@ -132,7 +132,6 @@ class _Case:
     about: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     error: str | None = None
-    known: bool = False
     corrected: bool = False
 
     def facts(self) -> dict[str, Any]:
@@ -296,14 +295,18 @@ def check_writable(mask: Path, scan: Scan) -> None:
         check_dicom_seg(mask, scan.spatial_shape, scan.header.files)
 
 
-def _in_the_way(case: _Case, settings: PredictSettings) -> str | None:
-    """Why a mask must not be written: a file of its name stands that is not ours, such as one drawn by hand."""
-    mask = _mask(case.work, settings)
-    if case.known or not mask.exists() or (settings.overwrite and not case.work.suffix):
+def _in_the_way(work: Work, settings: PredictSettings, predictor: Predictor, manifest: Manifest) -> str | None:
+    """Why a scan must not be segmented: a file stands where one of its own would go, such as a mask drawn by hand."""
+    if work.problem or (settings.overwrite and not work.suffix):
         return None
-    if case.work.suffix:
-        return f"{mask.name} stands beside the scan and is not ours; move it, or give --output"
-    return f"{mask.name} stands in the output and is not ours; move it, give another --output, or --overwrite"
+    kinds = ["probabilities"] * settings.probabilities + ["entropy", "variance"] * settings.uncertainty
+    kinds += [f"{kind}_{name}" for kind in kinds for name in predictor.labels]
+    ending = mask_ending(work.paths, settings.format)
+    for file in [work.target(ending), *(work.target(map_ending(ending), kind) for kind in kinds)]:
+        if file.exists() and not manifest.holds(work.name, file):
+            where, instead = ("beside the scan", "") if work.suffix else ("in the output", ", or --overwrite")
+            return f"{file.name} stands {where} and is not ours; move it, or give another --output{instead}"
+    return None
 
 
 def _mask(work: Work, settings: PredictSettings) -> Path:

@@ -30,7 +30,7 @@ from segmentation.inference.postprocess import Step, apply_steps, common_steps
 from segmentation.inference.uncertainty import entropy, most_probable, variance
 from segmentation.inference.window import Cut, Place, SlidingWindow, WindowCount
 from segmentation.model.folder import read_description
-from segmentation.scans import Scan
+from segmentation.scans import Scan, to_canonical
 from segmentation.scans.workspace import Workspace
 
 MOST_VOXELS = 2**33
@@ -245,9 +245,10 @@ class Predictor:
 
     def _of_planes(self, scan: Scan, extras: Collection[Extra]) -> int:
         """Bytes that a few planes of probabilities take, restored and not, beyond what is kept free for any scan."""
-        voxels = (
-            math.prod(shape) // min(shape) for shape in (scan.spatial_shape, self.preprocessing.prepared_shape(scan))
-        )
+        axis, shapes = plane_axis(scan, self.preprocessing), (
+            to_canonical(scan).spatial_shape, self.preprocessing.prepared_shape(scan),
+        )  # fmt: skip
+        voxels = (math.prod(shape) // shape[axis] for shape in shapes)
         members = len(self.backends) if "variance" in extras else 1
         return max(0, PLANES * 4 * members * len(self.labels) * max(voxels) - MARGIN)
 

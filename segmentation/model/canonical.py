@@ -40,7 +40,9 @@ def canonical(settings: NetworkSettings) -> NetworkSettings:
     idle += ["long_skip_permute"] if settings.long_skip_permute == list(levels[:-1]) else []
     idle += [] if settings.long_skip_dropout else ["long_skip_dropout_mode"]
     idle += ["upsample"] if fullscale else []
-    idle += ["deep_supervision"] if len(levels) <= 3 else []  # the two coarsest levels have no output of their own
+    idle += (
+        ["deep_supervision"] if len(levels) <= 3 else []
+    )  # bottleneck and coarsest level have no output of their own
     idle += [] if "scaled_add" in kinds else ["short_skip_scale", "short_skip_scale_learned"]
     idle += [] if kinds & set(ADDITIVE) else ["short_skip_every", "zero_last"]
     idle += ["short_skip_every"] if settings.block == "bottleneck" else []

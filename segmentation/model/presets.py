@@ -155,7 +155,8 @@ def with_preset(plain: Mapping[str, Any]) -> dict[str, Any]:
     if name not in PRESETS:
         raise SkipSegError(f"there is no preset {name!r}; the presets are {', '.join(PRESETS)}")
     preset = PRESETS[name]
-    if given.get("max_width") is not None and "widths" in preset and given.get("width") is None:
+    own = "widths" in preset and given.get("width") is None and given.get("widths") is None
+    if given.get("max_width") is not None and own:
         raise SkipSegError(f"preset {name} says the channels of each level; give widths instead of max_width")
     displaced = [of_levels for of_all, of_levels in _DISPLACED.items() if given.get(of_all) is not None]
     preset = {key: value for key, value in preset.items() if key not in displaced}

@@ -97,6 +97,8 @@ def probe(context: ProbeContext) -> ProbeResult:
     if context.options.other:
         other = _state_of_other(context)
         lines["to the other run"] = loss_between(context.network, context.loss, context.batches, trained, other)
+    if not all(np.isfinite(line[[0, -1]]).all() for line in lines.values()):
+        raise NotMeasurableError("the loss at an end of the line is not finite")
     values = {name: {"loss": line.tolist(), "barrier": barrier(line)} for name, line in lines.items()}
     at = np.linspace(0, 1, len(lines["from the start"])).tolist()
     series = [Series(f"{name}: barrier {barrier(line):.2g}", line.tolist(), at) for name, line in lines.items()]

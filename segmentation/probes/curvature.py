@@ -5,9 +5,11 @@ by vectors (Pearlmutter 1994), by differentiating twice. Its extreme eigenvalues
 its trace from Hutchinson's estimator, tr H = E v'Hv with v of random signs (Hutchinson 1990). A large
 lambda_max is a sharp, badly conditioned place; |lambda_min / lambda_max| is how far from convex it is (Li et al.
 2018, arXiv:1712.09913). The gradient's Lipschitz constant along the gradient step follows Santurkar et al. 2018
-(arXiv:1805.11604): the largest |g(w + t d) - g(w)| / |t d|.
+(arXiv:1805.11604): the largest |g(w + t d) - g(w)| / |t d|. All is computed with channels first, since the
+normalisation that is fast with channels last has no second derivatives.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,8 +62,7 @@ class HessianProduct:
     """The Hessian of a mean loss, as something that multiplies vectors.
 
     Args:
-        network: In evaluation mode. Its weights are laid out with channels first, for the normalisation that is fast
-            with channels last has no second derivatives; their values stay.
+        network: In evaluation mode. Its weights are laid out with channels first; their values stay.
         loss: Loss of the network on a batch.
         batches: Images, shape ``(B, C, *S)``, and labels, shape ``(B, *S)``.
     """
@@ -223,7 +224,7 @@ def probe(context: ProbeContext) -> ProbeResult:
     rate, seed = context.settings.optim.learning_rate, context.options.seed
     start, now = (
         measure_curvature(network.requires_grad_(True), context.loss, context.batches, seed)
-        for network in (settle(context.initial(), context.batches), context.network)
+        for network in (settle(context.initial(), context.batches), copy.deepcopy(context.network))
     )
     values = {name: vars(found) | {"ratio": found.ratio} for name, found in (("start", start), ("now", now))}
     lipschitz = gradient_lipschitz(context.network, context.loss, context.batches, rate)

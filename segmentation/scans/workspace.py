@@ -32,6 +32,7 @@ class Workspace:
         limit: Bytes of arrays that may lie in memory at a time; ``None`` sets no limit.
         folder: Where the temporary files lie; ``None`` is the system's folder. The files have no name, so that
             even a killed process leaves none.
+        strict: Somebody asked for this limit.
 
     Examples:
         >>> space = Workspace(limit=1000)
@@ -42,8 +43,9 @@ class Workspace:
         (700, 1)
     """
 
-    def __init__(self, limit: int | None = None, folder: Path | None = None) -> None:
+    def __init__(self, limit: int | None = None, folder: Path | None = None, strict: bool = False) -> None:
         self.limit = limit
+        self.strict = strict
         self.folder = folder
         self.spilled = 0
         """Arrays that went into files so far."""
@@ -70,12 +72,12 @@ class Workspace:
 
     @contextmanager
     def reserved(self, size: int) -> Generator[None]:
-        """Keep ``size`` bytes free for arrays that are not asked for here, as long as the context lasts.
+        """Give out ``size`` bytes less, for arrays that are not asked for here; those given out already stay.
 
         Raises:
-            SkipSegError: If the whole room is smaller.
+            SkipSegError: If the limit is strict, and smaller.
         """
-        if self.limit is not None and size > self.limit:
+        if self.strict and self.limit is not None and size > self.limit:
             short = -(-(size - self.limit) // 2**20)
             raise SkipSegError(f"its planes take {short} MiB more memory than there is; give more")
         with self._lock:

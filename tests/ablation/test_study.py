@@ -1,5 +1,6 @@
 """From a study file to frozen runs."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -8,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segmentation import SkipSegError
+from segmentation.ablation import study as study_module
 from segmentation.ablation.study import Metric, StudySettings, expand, merge, read_study
 from segmentation.report.read import MEASURES
-from segmentation.training.job import make_job
+from segmentation.training.job import make_job, open_source
 from segmentation.training.record import open_run, read_config
 
 
@@ -48,6 +50,19 @@ def test_every_condition_runs_on_every_fold_and_seed(tmp_path, pictures, write_s
         assert run.job.settings.threads == 1
         assert run.folder == tmp_path / "out" / "runs" / run.id
         assert run.id == f"{run.condition}-f{run.job.settings.fold}-s{run.job.settings.seed}-{run.job.identity[:8]}"
+
+
+def test_patches_do_not_change_the_spacing_of_a_condition(tmp_path, pictures, write_study, monkeypatch):
+    def open_large(path, cache):
+        source = open_source(path, cache)
+        found = replace(source.fingerprint, shape=(316, 298), coarse_kept=(0.99, 0.98, 0.97, 0.96, 0.95))
+        return replace(source, fingerprint=found)
+
+    monkeypatch.setattr(study_module, "open_source", open_large)
+    conditions = {"planned": {}, "small": {"data.patch_size": [64, 64]}, "own": {"data.spacing_mm": [3.0, 3.0]}}
+    path = write_study(tmp_path, pictures, conditions=conditions, base={"folds": 0}, seeds=[0])
+    spacings = {run.condition: run.job.settings.data.spacing_mm for run in runs_of(path, tmp_path / "out")}
+    assert spacings == {"planned": [2.0, 2.0], "small": [2.0, 2.0], "own": [3.0, 3.0]}
 
 
 def test_folds_take_turns_over_the_seeds(tmp_path, pictures, write_study):

@@ -56,10 +56,10 @@ def test_sizes_are_medians_along_the_patients_axes(volumes):
     ("name", "sided"),
     [("left_kidney", True), ("Right Lung", True), ("kidney-L", True), ("rh", True)]
     + [(name, True) for name in ("LeftKidney", "kidneyLeft", "lkid", "RK")]
-    + [(name, False) for name in ("bright", "leftover", "vertebra L1", "tumour", "Anterior")],
+    + [(name, False) for name in ("Gland", "bright", "leftover", "vertebra L1", "tumour", "Anterior")],
 )
 def test_sides_are_known_by_the_names_of_the_classes(volumes, name, sided):
-    dataset = replace(volumes, labels={"background": 0, "organ": 1, "rkid": 2, "LK": 3, name: 4})
+    dataset = replace(volumes, labels={"background": 0, "organ": 1, "rkid": 2, "LK": 3, "Grand": 4, name: 5})
     assert take_fingerprint(dataset, report(dataset, facts((2, 2, 1), (1.0,) * 3, "RAS", [0, 1]))).sided is sided
 
 
@@ -109,6 +109,7 @@ def test_a_fingerprint_of_an_earlier_version_is_known_by_what_it_holds():
     earlier = Fingerprint.from_plain({name: value for name, value in found.to_plain().items() if name != "coarse_kept"})
     assert earlier.is_of(found)
     assert found.is_of(found)
+    assert replace(found, sided=True).is_of(found), "names of sides are no data"
     assert not replace(earlier, cases=9).is_of(found)
     assert not replace(found, coarse_kept=(0.8,) * 5).is_of(found)
 

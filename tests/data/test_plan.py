@@ -109,9 +109,9 @@ BLOBS, FINE = (0.99, 0.98, 0.96, 0.94, 0.9), (0.87, 0.8, 0.7, 0.6, 0.5)
 @pytest.mark.parametrize(
     ("shape", "kept", "spacing", "seen"),
     [
-        ((270, 320), BLOBS, 2.0, "76% of a scan rather than 19%"),
-        ((400, 400), BLOBS, 3.0, "93% of a scan rather than 10%"),
-        ((2000, 2000), BLOBS, 4.0, "7% of a scan rather than 0%"),  # six times would lose too much of the labels
+        ((270, 320), BLOBS, 2.0, "76% of a scan, not 19%"),
+        ((400, 400), BLOBS, 3.0, "93% of a scan, not 10%"),
+        ((2000, 2000), BLOBS, 4.0, "7% of a scan, not 0%"),  # six times would lose too much of the labels
     ],
 )
 def test_voxels_grow_until_a_patch_sees_half_of_a_scan(shape, kept, spacing, seen):
@@ -120,8 +120,8 @@ def test_voxels_grow_until_a_patch_sees_half_of_a_scan(shape, kept, spacing, see
     assert choice.value == [spacing, spacing]
     share = dict(zip((2, 3, 4), kept, strict=False))[int(spacing)]
     assert choice.why == (
-        f"{spacing:g} times the finest of the median: a patch of 16384 voxels sees {seen}, and {share:.1%} of the "
-        "labels are kept"
+        f"{spacing:g} times the finest of the median: the usual patch of 16384 voxels sees {seen}, and labels "
+        f"keep {share:.1%} (Dice, or parts)"
     )
 
 
@@ -132,7 +132,8 @@ def test_voxels_grow_until_a_patch_sees_half_of_a_scan(shape, kept, spacing, see
             (565, 584),
             FINE,
             "cpu",
-            "a patch of 16384 voxels sees 5% of a scan, but voxels twice as wide would keep 87.0% of the labels",
+            "the usual patch of 16384 voxels sees 5% of a scan, but in voxels twice as wide labels would keep 87.0% "
+            "(Dice, or parts)",
         ),
         ((565, 584), (), "cpu", "median of the dataset; across thick slices the finest tenth"),
         ((150, 160), BLOBS, "cpu", "median of the dataset; across thick slices the finest tenth"),

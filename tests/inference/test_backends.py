@@ -67,7 +67,7 @@ def runtime(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Runtime:
     fake = Runtime(folder)
     monkeypatch.setattr(backends, "find_spec", lambda name: name == "openvino")
     monkeypatch.setattr(backends, "open_runtime", lambda *_: fake)
-    monkeypatch.setattr(backends, "cached_export", lambda folder, about: folder.parent / "exports" / "abc.onnx")
+    monkeypatch.setattr(backends, "cached_export", lambda folder, *_: folder.parent / "exports" / "abc.onnx")
     return fake
 
 
@@ -269,9 +269,9 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 def test_an_export_is_made_once_and_named_by_its_hash(folder: Path, written: list[Path]):
     about = read_description(folder)
-    file = cached_export(folder, about)
+    file = cached_export(folder, about, "openvino")
     assert file.stem == file_hash(file)
-    assert cached_export(folder, about) == file
+    assert cached_export(folder, about, "openvino") == file
     assert len(written) == 1
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
@@ -279,9 +279,9 @@ def test_an_export_is_made_once_and_named_by_its_hash(folder: Path, written: lis
 @pytest.mark.parametrize("spoil", [lambda f: f.write_bytes(b"foreign"), lambda f: f.write_bytes(f.read_bytes()[:-1])])
 def test_a_damaged_export_is_made_anew(folder: Path, written: list[Path], spoil: Any, caplog: Any):
     about = read_description(folder)
-    file = cached_export(folder, about)
+    file = cached_export(folder, about, "openvino")
     spoil(file)
-    assert cached_export(folder, about) == file
+    assert cached_export(folder, about, "openvino") == file
     assert file.stem == file_hash(file)
     assert len(written) == 2
     assert "damaged" in caplog.text
@@ -293,7 +293,7 @@ def test_an_export_that_computes_something_else_is_not_kept(folder: Path, writte
 
     monkeypatch.setattr(export_cache, "differences", differ)
     with pytest.raises(SkipSegError, match="the export differs"):
-        cached_export(folder, read_description(folder))
+        cached_export(folder, read_description(folder), "openvino")
     assert open_backend(folder).name == "torch"
     assert not list((folder.parent / "cache").rglob("*.onnx"))
 
@@ -301,18 +301,20 @@ def test_an_export_that_computes_something_else_is_not_kept(folder: Path, writte
 def test_an_export_in_the_cache_names_no_case(folder: Path, written: list[Path], monkeypatch: Any):
     said: list[Any] = []
     monkeypatch.setattr(export_onnx, "write_onnx", lambda _, about, file: said.append(about) or file.write_bytes(b"x"))
-    cached_export(folder, {**read_description(folder), "dataset": {"name": "lung", "train_cases": ["Doe_Jane"]}})
+    cached_export(
+        folder, {**read_description(folder), "dataset": {"name": "lung", "train_cases": ["Doe_Jane"]}}, "openvino"
+    )
     assert said[0]["dataset"] == {"name": "lung", "train_cases": 1}
 
 
 def test_another_preprocessing_or_version_is_another_export(folder: Path, written: list[Path], monkeypatch: Any):
     about = read_description(folder)
-    files = [cached_export(folder, about)]
+    files = [cached_export(folder, about, "openvino")]
     changed = {**about, "preprocessing": {**about["preprocessing"], "context_slices": 1}}
-    files.append(cached_export(folder, changed))
-    files.append(cached_export(folder, {**about, "patch_size": [8, 8]}))
+    files.append(cached_export(folder, changed, "openvino"))
+    files.append(cached_export(folder, {**about, "patch_size": [8, 8]}, "openvino"))
     monkeypatch.setattr(export_cache, "VERSION", 999)
-    files.append(cached_export(folder, about))
+    files.append(cached_export(folder, about, "openvino"))
     assert files[2] == files[0]
     assert len({file.parent for file in files}) == 3
 
@@ -322,7 +324,7 @@ def test_a_cache_that_cannot_be_written_is_named(folder: Path, written: list[Pat
     shutil.rmtree(cache, ignore_errors=True)
     cache.write_text("a file where the folder should be")
     with pytest.raises(SkipSegError, match="set XDG_CACHE_HOME"):
-        cached_export(folder, read_description(folder))
+        cached_export(folder, read_description(folder), "openvino")
 
 
 @pytest.mark.slow

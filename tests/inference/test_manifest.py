@@ -42,6 +42,10 @@ def test_a_mask_that_was_corrected_by_hand_is_done_and_known_as_changed(tmp_path
     assert manifest.is_done("a", "source")
     assert manifest.changed("a") == ["a.nii.gz"]
     assert not manifest.changed("b")
+    manifest.content["cases"]["a"]["files"]["a.nii.gz"] = 4  # its size, as earlier versions kept it
+    assert not manifest.changed("a")
+    assert manifest.holds("a", tmp_path / "a.nii.gz")
+    assert not manifest.holds("a", tmp_path / "a.nrrd")
     (tmp_path / "a.nii.gz").unlink()
     assert not manifest.changed("a")
 

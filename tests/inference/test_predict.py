@@ -361,6 +361,12 @@ def test_a_file_that_is_not_ours_is_never_replaced_unasked(models: list[Path], t
             ask(models[0], tmp_path / "images", tmp_path / "labels")
         assert drawn.read_bytes() == b"drawn by hand"
         assert (tmp_path / "labels" / "b.nii.gz").exists()
+    other, entropy = (tmp_path / "labels" / name for name in ("b.nrrd", "b_entropy.nii.gz"))
+    for file, asked in ((other, {"format": "nrrd"}), (entropy, {"uncertainty": True})):
+        file.write_bytes(b"not ours either")
+        with pytest.raises(SkipSegError, match=f"b: {file.name} stands in the output and is not ours"):
+            ask(models[0], tmp_path / "images" / "b.nii.gz", tmp_path / "labels", **asked)
+        assert file.read_bytes() == b"not ours either"
     ask(models[0], tmp_path / "images", tmp_path / "labels", overwrite=True)
     assert drawn.read_bytes() != b"drawn by hand"
 

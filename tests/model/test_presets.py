@@ -9,7 +9,7 @@ from torch import nn
 from segmentation import SkipSegError
 from segmentation.arguments import parse
 from segmentation.cli import main
-from segmentation.config import DescribeSettings, NetworkSettings
+from segmentation.config import DescribeSettings, NetworkSettings, TrainSettings
 from segmentation.model.layers import layers, total_cost
 from segmentation.model.presets import ABOUT, PRESETS, with_preset
 from segmentation.model.unet import UNet, count_parameters
@@ -255,6 +255,12 @@ def test_what_is_given_for_all_levels_displaces_what_a_preset_says_of_each():
 def test_what_a_preset_says_of_levels_is_not_bent_in_silence(given, said):
     with pytest.raises(SkipSegError, match=said):
         with_preset({"network": {"preset": "tiramisu", **given}})
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_settings_that_a_preset_was_resolved_to_are_read_again(name):
+    settings = from_plain(TrainSettings, with_preset({"dataset": "d", "out": "o", "network.preset": name}))
+    assert from_plain(TrainSettings, with_preset(to_plain(settings))) == settings
 
 
 def test_the_command_line_takes_the_preset_and_then_the_options(tmp_path):

@@ -27,7 +27,7 @@ def test_arrays_lie_in_memory_while_the_limit_lasts_and_their_room_comes_back(tm
 
 
 def test_what_is_reserved_is_not_given_out(tmp_path):
-    space = Workspace(limit=1000, folder=tmp_path)
+    space = Workspace(limit=1000, folder=tmp_path, strict=True)
     with space.reserved(500):
         space.zeros((600,), np.uint8)
         assert space.spilled == 1
@@ -35,8 +35,9 @@ def test_what_is_reserved_is_not_given_out(tmp_path):
     assert space.spilled == 1
     with pytest.raises(SkipSegError, match="its planes take 1 MiB more memory than there is"), space.reserved(1001):
         pass
-    with Workspace().reserved(10**15):
-        pass
+    for unasked in (Workspace(), Workspace(limit=1000)):
+        with unasked.reserved(10**15):
+            pass
 
 
 def test_values_in_files_survive_a_release(tmp_path):

@@ -47,7 +47,7 @@ class Budget:
 
 
 BUDGETS: dict[Hardware, Budget] = {
-    "cpu": Budget(128**2, 56**3, 8, 2, 16, 16, 40, 50, 80**3, 0.5, "a CPU"),
+    "cpu": Budget(128**2, 56**3, 8, 2, 16, 16, 40, 50, 80**3, 0.9, "a CPU"),
     "cuda": Budget(512**2, 128**3, 12, 2, 32, 32, 250, 250, math.inf, 0.0, "a GPU"),
 }
 

@@ -59,10 +59,10 @@ def test_patches_do_not_change_the_spacing_of_a_condition(tmp_path, pictures, wr
         return replace(source, fingerprint=found)
 
     monkeypatch.setattr(study_module, "open_source", open_large)
-    conditions = {"planned": {}, "small": {"data.patch_size": [64, 64]}, "own": {"data.spacing_mm": [3.0, 3.0]}}
+    conditions = {"planned": {}, "small": {"data.patch_size": [64, 64]}, "own": {"data.spacing_mm": [5.0, 5.0]}}
     path = write_study(tmp_path, pictures, conditions=conditions, base={"folds": 0}, seeds=[0])
     spacings = {run.condition: run.job.settings.data.spacing_mm for run in runs_of(path, tmp_path / "out")}
-    assert spacings == {"planned": [2.0, 2.0], "small": [2.0, 2.0], "own": [3.0, 3.0]}
+    assert spacings == {"planned": [3.0, 3.0], "small": [3.0, 3.0], "own": [5.0, 5.0]}
 
 
 def test_folds_take_turns_over_the_seeds(tmp_path, pictures, write_study):

@@ -12,8 +12,8 @@ from segmentation.data.manifest import Dataset
 from segmentation.evaluation.evaluate import CasePair, evaluate
 from segmentation.evaluation.pairs import read_pair
 from segmentation.inference.backend_torch import resolve_device
-from segmentation.inference.cases import mask_ending
 from segmentation.inference.choose import HeldOut, Maps, choose_steps
+from segmentation.inference.endings import mask_ending
 from segmentation.inference.predict import predict_cases
 from segmentation.inference.predictor import Predictor
 from segmentation.model.folder import read_description, write_description

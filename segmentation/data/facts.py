@@ -2,17 +2,16 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from segmentation import SkipSegError
+from segmentation.data.coarse import coarse_kept, components_of
 from segmentation.data.manifest import Case, Dataset, name_few
 from segmentation.metrics.masks import common_box
 from segmentation.scans import Scan, grid_difference, read_label_map, read_scan
@@ -23,9 +22,6 @@ Severity = Literal["error", "warning", "note"]
 
 PERCENTILES = (0.5, 5.0, 25.0, 50.0, 75.0, 95.0, 99.5)
 """Which percentiles :class:`Intensities` holds."""
-
-COARSENINGS: tuple[int, ...] = (2, 3, 4, 6, 8)
-"""How many times as wide as the finest axis the voxels are for which :attr:`CaseFacts.coarse_kept` is measured."""
 
 _MOST_SAMPLES = 1_000_000  # evenly spread voxels of a channel from which mean, deviation and percentiles are taken
 
@@ -102,9 +98,8 @@ class CaseFacts:
             or corner) of fewer than 2^d voxels, which halving the resolution can swallow.
         image_intensities: Of each channel; ``None`` where no voxel is finite.
         foreground_intensities: Of each channel within the foreground; ``None`` where it is empty.
-        coarse_kept: Class name to what its labels keep in voxels that are wider by :func:`coarse_steps`, for each of
-            :data:`COARSENINGS`: the smaller of the Dice and of the share of components of which half is kept (without
-            those of ``tiny_components``, if there are others), in [0, 1]. Classes that the case lacks are left out.
+        coarse_kept: Class name to what its labels keep in coarser voxels, as of
+            :func:`~segmentation.data.coarse.coarse_kept`. Classes that the case lacks are left out.
     """
 
     shape: tuple[int, ...]
@@ -160,7 +155,7 @@ def inspect_case(case: Case, dataset: Dataset) -> tuple[CaseFacts | None, list[F
         tiny_components={name: count for name, count in tiny.items() if count},
         foreground_intensities=_within(scan, (labels > 0) & (labels < len(dataset.classes))),
         coarse_kept={
-            name: _coarse_kept(labels == dataset.foreground[name], scan.spacing_mm)
+            name: coarse_kept(labels == dataset.foreground[name], scan.spacing_mm)
             for name, count in foreground.items()
             if count
         },
@@ -257,50 +252,10 @@ def _count_values(labels: NDArray[Any]) -> Counter[int]:
     return counts
 
 
-def coarse_steps(spacing_mm: Sequence[float], factor: float) -> list[int]:
-    """How many voxels become one along each axis, so that all are about ``factor`` times as wide as the finest.
-
-    Examples:
-        >>> coarse_steps((0.5, 0.5, 2.0), 3), coarse_steps((0.5, 0.5, 2.0), 6)
-        ([3, 3, 1], [6, 6, 2])
-    """
-    return [max(1, round(factor * min(spacing_mm) / size)) for size in spacing_mm]
-
-
-def _components(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Number of the component of each voxel of a mask of shape ``(*S)``, from 1 on."""
-    components = np.zeros(mask.shape, np.int32)
-    ndimage.label(mask, structure=np.ones((3,) * mask.ndim), output=components)
-    return components
-
-
 def _tiny_components(mask: NDArray[np.bool_]) -> int:
     """Number of components below 2^d voxels in a mask of shape ``(*S)``."""
-    components = _components(mask[common_box(mask, mask)])
+    components = components_of(mask[common_box(mask, mask)])
     return int((np.bincount(components.ravel("K"))[1:] < 2**mask.ndim).sum())
-
-
-def _coarse_kept(mask: NDArray[np.bool_], spacing_mm: Sequence[float]) -> tuple[float, ...]:
-    """What a mask of shape ``(*S)`` keeps in coarser voxels, each of which is inside if half of it is."""
-    box = common_box(mask, mask)
-    inside, components = mask[box], _components(mask[box])
-    sizes = np.bincount(components.ravel("K"))[1:]
-    large = sizes >= 2**mask.ndim if (sizes >= 2**mask.ndim).any() else sizes > 0
-    found: list[float] = []
-    for factor in COARSENINGS:
-        sums, places, widths = inside.astype(np.uint16), list[NDArray[np.intp]](), list[NDArray[np.intp]]()
-        for axis, (span, step) in enumerate(zip(box, coarse_steps(spacing_mm, factor), strict=True)):
-            blocks = np.arange(mask.shape[axis]) // step
-            covered, starts, place = np.unique(blocks[span], return_index=True, return_inverse=True)
-            sums = np.add.reduceat(sums, starts, axis=axis, dtype=np.uint16)
-            places.append(place)
-            widths.append(np.bincount(blocks)[covered])  # those at the far end may be cut
-        voxels = reduce(np.multiply.outer, widths)
-        kept = 2 * sums >= voxels
-        dice = 2 * int(sums[kept].sum()) / int(voxels[kept].sum() + sums.sum())
-        again = np.bincount(components[kept[np.ix_(*places)]], minlength=len(sizes) + 1)[1:]
-        found.append(round(min(dice, float((2 * again >= sizes)[large].mean())), 4))
-    return tuple(found)
 
 
 def _within(scan: Scan, mask: NDArray[np.bool_]) -> tuple[Intensities | None, ...]:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmentation.data.check import CheckReport
-from segmentation.data.facts import COARSENINGS, PERCENTILES, CaseFacts, Intensities
+from segmentation.data.coarse import COARSENINGS
+from segmentation.data.facts import PERCENTILES, CaseFacts, Intensities
 from segmentation.data.manifest import Dataset
 from segmentation.data.preprocessing import THICK_SLICES, Normalisation
 
@@ -56,9 +57,9 @@ class Fingerprint:
         spacing_low_mm: 10th percentile of the spacing of each canonical axis, in mm.
         channels: Intensities of each channel.
         sided: Whether classes are named by left and right, which a mirror exchanges.
-        coarse_kept: What labels keep in voxels :data:`~segmentation.data.facts.COARSENINGS` times as wide as the finest
-            of ``spacing_mm`` (see :attr:`~segmentation.data.facts.CaseFacts.coarse_kept`): mean over the cases of a
-            class, of the class that loses most. Empty without labels.
+        coarse_kept: What labels keep (:func:`~segmentation.data.coarse.coarse_kept`) in voxels
+            :data:`~segmentation.data.coarse.COARSENINGS` times as wide as the finest of ``spacing_mm``: mean over the
+            cases of a class, of the class that loses most. Empty without labels.
     """
 
     spatial_dims: int

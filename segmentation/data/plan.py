@@ -15,18 +15,15 @@ from segmentation import SkipSegError
 from segmentation.config import PlanSettings, TrainSettings
 from segmentation.data.budgets import BUDGETS, Budget
 from segmentation.data.check import CheckReport, check_dataset
-from segmentation.data.facts import COARSENINGS, coarse_steps
+from segmentation.data.coarse import COARSENINGS, coarse_steps
 from segmentation.data.fingerprint import Fingerprint, take_fingerprint
 from segmentation.data.hardware import Hardware, hardware_of
 from segmentation.data.layouts import open_dataset
 from segmentation.data.manifest import Dataset
+from segmentation.data.patches import choose_patch, choose_strides
 from segmentation.data.preprocessing import Normalisation, Preprocessing
 from segmentation.plain import from_plain
 from segmentation.runs import read_json, user_cache, write_json
-
-THICK = 2.0
-"""An axis whose spacing exceeds the finest by this factor is not pooled or convolved along until it no longer does."""
-
 
 KEPT = 0.95
 """Voxels may become coarser than the scans' as long as labels keep this Dice, and this share of their components."""
@@ -265,57 +262,6 @@ def choose_spacing(fingerprint: Fingerprint, network_axes: Sequence[int], budget
     factor = next((factor for factor in factors if seen(factor) >= budget.view), factors[-1])
     more = f"{sees} {seen(factor):.0%} of a scan, not {whole:.0%}, and labels keep {kept[factor]:.1%} (Dice, or parts)"
     return Choice(coarser(factor), f"{factor} times the finest of the median: {more}")
-
-
-def choose_patch(shape: Sequence[int], voxels: int) -> list[int]:
-    """Shrink the longest axes of ``shape`` until the patch has at most ``voxels`` voxels.
-
-    Examples:
-        >>> choose_patch([300, 200], 128**2), choose_patch([36, 50, 35], 64**3)
-        ([128, 128], [36, 50, 35])
-    """
-    patch = list(shape)
-    while math.prod(patch) > voxels:
-        longest = max(patch)
-        rest = [size for size in patch if size < longest]
-        even = (voxels / math.prod(rest)) ** (1 / (len(patch) - len(rest)))
-        target = max(int(even + 1e-9), max(rest, default=1))
-        patch = [target if size == longest else size for size in patch]
-        if target == longest:
-            break
-    return patch
-
-
-def choose_strides(patch: Sequence[int], spacing_mm: Sequence[float]) -> tuple[list[list[int]], list[list[int]]]:
-    """Halve each axis while its half keeps 4 voxels and its spacing is not much coarser than the finest.
-
-    Args:
-        patch: Voxels of the patch.
-        spacing_mm: Spacing of its axes.
-
-    Returns:
-        Strides of each step down (at least one, at most 5), and kernel sizes of each level, of which there is
-        one more. A kernel is 1 along an axis that is still too thick to look along.
-
-    Examples:
-        >>> choose_strides([32, 32, 8], [1.0, 1.0, 3.0])
-        ([[2, 2, 1], [2, 2, 2], [2, 2, 1]], [[3, 3, 1], [3, 3, 3], [3, 3, 3], [3, 3, 3]])
-    """
-    size, spacing = list(patch), list(spacing_mm)
-    strides: list[list[int]] = []
-    kernels: list[list[int]] = []
-    while True:
-        finest = min(spacing)
-        kernels.append([1 if s > THICK * finest else 3 for s in spacing])
-        steps = [2 if n >= 8 and s <= THICK * finest else 1 for n, s in zip(size, spacing, strict=True)]
-        if max(steps) == 1 or len(strides) == 5:
-            break
-        strides.append(steps)
-        size = [math.ceil(n / step) for n, step in zip(size, steps, strict=True)]
-        spacing = [s * step for s, step in zip(spacing, steps, strict=True)]
-    if not strides:
-        return [[2] * len(size)], [[3] * len(size)] * 2
-    return strides, kernels
 
 
 def choose_flips(fingerprint: Fingerprint, network_axes: Sequence[int]) -> Choice:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from segmentation import SkipSegError
+from segmentation.inference.endings import as_file_name
 from segmentation.scans import Scan, file_ending, read_scan, read_series
 from segmentation.scans.archive import extract_zip
 from segmentation.scans.find import ENDINGS, group_channels, known_ending, walk_folders
@@ -29,7 +30,6 @@ ARCHIVE_MEMBERS = 200_000
 _OURS = re.compile(r".*_(mask(\.seg)?|entropy|variance|probabilities(_.+)?)")
 """Names, without their ending, of results that lie beside scans."""
 
-_SAME = {".nii": ".nii.gz", ".tiff": ".tif", ".bmp": ".png", ".jpg": ".png", ".jpeg": ".png"}
 """Ending of a scan to that of its mask, where they differ."""
 
 
@@ -70,16 +70,6 @@ class Work:
         stem = self.name.rpartition("/")[2]
         added = f"_{as_file_name(kind)}" if kind else self.suffix
         return self.target_folder / f"{stem}{added}{ending}"
-
-
-def as_file_name(text: str) -> str:
-    """Turn a word into one that any disk takes.
-
-    Examples:
-        >>> as_file_name("left/lower lobe")
-        'left-lower-lobe'
-    """
-    return re.sub(r"[^\w.-]+", "-", text)
 
 
 @contextmanager
@@ -140,37 +130,6 @@ def read_work(
     if work.series is None:
         return read_scan(work.paths, channels, workspace=workspace)
     return read_series(work.paths, series_uid=work.series, repair=repair, workspace=workspace)
-
-
-def mask_ending(paths: Sequence[Path], wanted: str) -> str:
-    """File ending of the mask of a scan that lies in ``paths``.
-
-    Args:
-        paths: Its files, or its DICOM folder.
-        wanted: A format of :class:`~segmentation.config.PredictSettings`; ``"same"`` follows the scan.
-
-    Examples:
-        >>> [mask_ending([Path(name)], "same") for name in ("a.nii", "photo.jpg", "b_0000.tiff", "IM0001")]
-        ['.nii.gz', '.png', '.tif', '.nii.gz']
-        >>> mask_ending([Path("a.nii.gz")], "seg.nrrd")
-        '.seg.nrrd'
-    """
-    if wanted != "same":
-        return f".{wanted}"
-    ending = None if paths[0].is_dir() else known_ending(paths[0])
-    return ".nii.gz" if ending is None else _SAME.get(ending, ending)
-
-
-def map_ending(mask: str) -> str:
-    """Ending of a map of fractions beside a mask with ending ``mask``.
-
-    Examples:
-        >>> [map_ending(ending) for ending in (".png", ".seg.nrrd", ".dcm", ".mha")]
-        ['.tif', '.nrrd', '.nii.gz', '.mha']
-    """
-    if mask.endswith((".nrrd", ".mha")):
-        return "." + mask.rpartition(".")[2]
-    return ".tif" if mask in (".png", ".tif") else ".nii.gz"
 
 
 @contextmanager

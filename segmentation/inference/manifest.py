@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from segmentation import SkipSegError, __version__
+from segmentation.model.folder import read_description
 from segmentation.runs import content_hash, file_hash, read_json, write_json
 
 FORMAT = 1
@@ -117,6 +118,20 @@ def source_signature(paths: Sequence[Path]) -> str:
         [file.name, stat.st_size, stat.st_mtime_ns] for file in files if file.is_file() and (stat := file.stat())
     ]
     return content_hash(entries)
+
+
+def model_identity(model: Path) -> dict[str, Any]:
+    """Say which model it is: its name, hashes of weights and of all else, and the licence of what it learnt from."""
+    about = read_description(model)
+    data = about.get("dataset", {})
+    return {
+        "name": model.resolve().name,
+        "weights_sha256": about["sha256"],
+        "description_sha256": content_hash(about),
+        "skipseg": about.get("skipseg"),
+        "data": data.get("name"),
+        "data_licence": data.get("licence"),
+    }
 
 
 def _versions() -> dict[str, str]:

@@ -1,9 +1,13 @@
 """How much memory a prediction may take, and what of it is left for arrays."""
 
+import math
 import re
 
 from segmentation import SkipSegError
 from segmentation.data.hardware import free_memory, memory_now, peak_memory
+from segmentation.data.preprocessing import Preprocessing
+from segmentation.data.transforms import plane_axis
+from segmentation.scans import Scan, to_canonical
 
 _UNITS = {
     "": 1,
@@ -19,6 +23,9 @@ _UNITS = {
 
 MARGIN = 96 * 2**20
 """Bytes kept free for what is not counted: blocks of files, temporaries of one plane, the interpreter's growth."""
+
+PLANES = 4
+"""Planes of probabilities that are at hand at a time while they are blended, restored and decided."""
 
 
 def parse_bytes(text: str) -> int:
@@ -54,3 +61,16 @@ def room_for_arrays(memory: str | None, expected: int = 0) -> int:
         least = -(-taken // 2**20)
         raise SkipSegError(f"memory {memory} is less than this network takes for one window; give at least {least}MiB")
     return limit - taken
+
+
+def of_planes(scan: Scan, preprocessing: Preprocessing, maps: int) -> int:
+    """Bytes that a few planes of probabilities take, restored and not, beyond :data:`MARGIN`.
+
+    Args:
+        scan: What is segmented.
+        preprocessing: How it is prepared.
+        maps: Classes, times the networks that are kept apart.
+    """
+    axis = plane_axis(scan, preprocessing)
+    shapes = to_canonical(scan).spatial_shape, preprocessing.prepared_shape(scan)
+    return max(0, PLANES * 4 * maps * max(math.prod(shape) // shape[axis] for shape in shapes) - MARGIN)

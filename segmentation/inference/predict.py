@@ -13,14 +13,14 @@ import numpy as np
 from segmentation import SkipSegError, is_lack_of_memory
 from segmentation.config import PredictSettings
 from segmentation.data.hardware import hardware_of, return_freed_memory
-from segmentation.inference.cases import Work, as_file_name, find_work, map_ending, mask_ending, read_work
-from segmentation.inference.manifest import Manifest, source_signature
+from segmentation.inference.cases import Work, find_work, read_work
+from segmentation.inference.endings import as_file_name, map_ending, mask_ending
+from segmentation.inference.manifest import Manifest, model_identity, source_signature
 from segmentation.inference.memory import room_for_arrays
 from segmentation.inference.predictor import Extra, Predictor, Segmentation
-from segmentation.model.folder import read_description
 from segmentation.plain import to_plain
 from segmentation.progress import Bar
-from segmentation.runs import content_hash, file_hash
+from segmentation.runs import file_hash
 from segmentation.scans import Scan, label_map_ending, read_scan, write_label_map, write_map
 from segmentation.scans.dicom_seg import Kind, check_dicom_seg, write_dicom_seg
 from segmentation.scans.series import SourceSlices
@@ -86,8 +86,7 @@ def predict(
             except OSError as error:
                 reason = f"{works[0].root} cannot be written to ({error.strerror})"
                 raise SkipSegError(f"{reason}; give a folder for the masks by --output") from None
-        room = room_for_arrays(settings.memory, expected)
-        space = Workspace(room, works[0].root, strict=settings.memory is not None)
+        space = Workspace(room_for_arrays(settings.memory, expected), works[0].root, settings.memory is not None)
         failed: list[str] = []
         for case in _Pipeline(settings, predictor, space, manifest.content["models"], progress).run(todo):
             if not case.corrected:  # what stands is still what the manifest says of it
@@ -104,7 +103,7 @@ def predict(
 def _manifest(settings: PredictSettings, folder: Path) -> Manifest:
     """Open the manifest of a folder of masks."""
     plain = to_plain(settings)
-    models = [_identity(path) for path in settings.models]
+    models = [model_identity(path) for path in settings.models]
     return Manifest(folder / "manifest.json", models, {name: plain[name] for name in _DECIDING})
 
 
@@ -319,17 +318,3 @@ def _voxels(found: Segmentation, labels: Any) -> dict[str, int]:
     planes = np.moveaxis(found.label_map, int(np.argmax(np.abs(found.label_map.strides))), 0)
     counts = sum((np.bincount(plane.ravel(), minlength=len(labels)) for plane in planes), np.zeros(len(labels), int))
     return {name: int(counts[value]) for name, value in labels.items() if value != 0}
-
-
-def _identity(model: Path) -> dict[str, Any]:
-    """Say which model it is: its name, hashes of weights and of all else, and the licence of what it learnt from."""
-    about = read_description(model)
-    data = about.get("dataset", {})
-    return {
-        "name": model.resolve().name,
-        "weights_sha256": about["sha256"],
-        "description_sha256": content_hash(about),
-        "skipseg": about.get("skipseg"),
-        "data": data.get("name"),
-        "data_licence": data.get("licence"),
-    }

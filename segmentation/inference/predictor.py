@@ -25,19 +25,16 @@ from segmentation.data.transforms import (
 )
 from segmentation.inference.backend import Backend
 from segmentation.inference.backends import CheckedBackend, open_backend
-from segmentation.inference.memory import MARGIN
+from segmentation.inference.memory import of_planes
 from segmentation.inference.postprocess import Step, apply_steps, common_steps
 from segmentation.inference.uncertainty import entropy, most_probable, variance
 from segmentation.inference.window import Cut, Place, SlidingWindow, WindowCount
 from segmentation.model.folder import read_description
-from segmentation.scans import Scan, to_canonical
+from segmentation.scans import Scan
 from segmentation.scans.workspace import Workspace
 
 MOST_VOXELS = 2**33
 """Voxels that a scan may have at the model's spacing; one of 2000 x 2000 x 2000 has fewer."""
-
-PLANES = 4
-"""Planes of probabilities that are at hand at a time while they are blended, restored and decided."""
 
 Extra = Literal["probabilities", "entropy", "variance"]
 """Maps that a prediction can give beside the label map."""
@@ -169,7 +166,8 @@ class Predictor:
         space = workspace or Workspace()
         self.check(scan, space)
         framed = self.preprocessing.framed(scan)
-        with space.reserved(self._of_planes(framed, extras)):
+        members = len(self.backends) if "variance" in extras else 1
+        with space.reserved(of_planes(framed, self.preprocessing, members * len(self.labels))):
             image = prepare_image(framed, self.preprocessing, space)
             return self._segment(image, framed, extras, space, progress)
 
@@ -242,15 +240,6 @@ class Predictor:
             name: to_scan_frame(values, scan, axis) for name, values in maps.items()
         }
         return Segmentation(finished, extra_maps, slide.count)
-
-    def _of_planes(self, scan: Scan, extras: Collection[Extra]) -> int:
-        """Bytes that a few planes of probabilities take, restored and not, beyond what is kept free for any scan."""
-        axis, shapes = plane_axis(scan, self.preprocessing), (
-            to_canonical(scan).spatial_shape, self.preprocessing.prepared_shape(scan),
-        )  # fmt: skip
-        voxels = (math.prod(shape) // shape[axis] for shape in shapes)
-        members = len(self.backends) if "variance" in extras else 1
-        return max(0, PLANES * 4 * members * len(self.labels) * max(voxels) - MARGIN)
 
     def _cut(self, image: NDArray[np.float32]) -> Cut:
         """Give windows of a prepared image, shape ``(C, *S)``; a slice has its neighbours as channels."""

@@ -300,10 +300,8 @@ def _placement(path: Path, header: Mapping[str, Any], channels: int | None) -> t
 def _straight(header: Mapping[str, Any], sizes: Sequence[int]) -> NDArray[np.float64]:
     """Directions of the axes of a file that gives spacings alone: the spatial ones, in order, at right angles."""
     spacings = np.asarray(header.get("spacings", np.ones(len(sizes))), np.float64)
-    spatial = np.flatnonzero(np.isfinite(spacings))
-    axes = np.full((len(sizes), len(spatial)), np.nan)
-    axes[spatial] = np.diag(spacings[spatial])
-    return axes
+    axes = np.diag(spacings)[:, np.isfinite(spacings)]
+    return np.where(np.isfinite(spacings)[:, None], axes, np.nan)
 
 
 def _signs(path: Path, header: Mapping[str, Any], notes: list[str]) -> tuple[int, int, int]:

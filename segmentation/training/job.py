@@ -11,7 +11,8 @@ from segmentation.data.check import CheckReport
 from segmentation.data.fingerprint import Fingerprint, take_fingerprint
 from segmentation.data.hardware import hardware_of
 from segmentation.data.manifest import MOST_LABELS, Case, Dataset
-from segmentation.data.plan import Plan, checked_dataset, choose_strides, make_plan, plan_path
+from segmentation.data.patches import choose_strides
+from segmentation.data.plan import Plan, checked_dataset, make_plan, plan_path
 from segmentation.data.preprocessing import Preprocessing
 from segmentation.data.splits import Fold, Splits, make_splits
 from segmentation.model.architecture import Architecture

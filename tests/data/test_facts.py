@@ -9,6 +9,7 @@ import pytest
 from scipy import ndimage
 
 from segmentation.data import facts as facts_module
+from segmentation.data.coarse import COARSENINGS, coarse_kept, coarse_steps
 from segmentation.data.facts import PERCENTILES, Intensities, inspect_case
 from segmentation.data.layouts import open_dataset
 from segmentation.scans import read_label_map, read_scan
@@ -101,8 +102,8 @@ def test_what_is_kept_is_that_of_voxels_filled_by_majority(spacing_mm, size, ord
     smooth = ndimage.gaussian_filter(rng.normal(size=shape), 2)
     mask = np.asarray(smooth > smooth.std(), order=order)
     mask[:5] = mask[:, -7:] = False  # the box of the mask starts and ends anywhere
-    for factor, found in zip(facts_module.COARSENINGS, facts_module._coarse_kept(mask, spacing_mm), strict=True):
-        steps = facts_module.coarse_steps(spacing_mm, factor)
+    for factor, found in zip(COARSENINGS, coarse_kept(mask, spacing_mm), strict=True):
+        steps = coarse_steps(spacing_mm, factor)
         padded = np.pad(mask.astype(float), [(0, -n % step) for n, step in zip(shape, steps, strict=True)])
         filled = np.pad(np.ones(shape), [(0, -n % step) for n, step in zip(shape, steps, strict=True)])
         split = [n for whole, step in zip(padded.shape, steps, strict=True) for n in (whole // step, step)]
@@ -113,11 +114,11 @@ def test_what_is_kept_is_that_of_voxels_filled_by_majority(spacing_mm, size, ord
 def test_thick_things_keep_their_shape_in_coarse_voxels_and_thin_ones_do_not():
     square, line, point = np.zeros((3, 96, 96), bool)
     square[24:72, 24:72] = line[:, 48] = point[50, 50] = True
-    assert facts_module._coarse_kept(square, (1.0, 1.0)) == (1.0,) * 5  # its edges are those of all voxels
-    assert facts_module._coarse_kept(line, (1.0, 1.0)) == (0.6667, 0.0, 0.0, 0.0, 0.0)
-    assert facts_module._coarse_kept(point, (1.0, 1.0)) == (0.0,) * 5
-    assert facts_module._coarse_kept(line, (1.0, 8.0)) == (1.0,) * 5  # thick across, so only coarsened along
-    assert facts_module._coarse_kept(np.ones((33, 33, 1), bool), (1.0, 1.0, 1.0)) == (1.0,) * 5  # cut at the rim
+    assert coarse_kept(square, (1.0, 1.0)) == (1.0,) * 5  # its edges are those of all voxels
+    assert coarse_kept(line, (1.0, 1.0)) == (0.6667, 0.0, 0.0, 0.0, 0.0)
+    assert coarse_kept(point, (1.0, 1.0)) == (0.0,) * 5
+    assert coarse_kept(line, (1.0, 8.0)) == (1.0,) * 5  # thick across, so only coarsened along
+    assert coarse_kept(np.ones((33, 33, 1), bool), (1.0, 1.0, 1.0)) == (1.0,) * 5  # cut at the rim
 
 
 def test_small_lesions_count_as_much_as_large_ones_and_stray_clicks_not_at_all():
@@ -128,9 +129,9 @@ def test_small_lesions_count_as_much_as_large_ones_and_stray_clicks_not_at_all()
         lesions |= (rows - 200) ** 2 + (columns - 10 - 12 * place) ** 2 <= 1.5**2
     clicks = np.zeros((256, 256), bool)
     clicks[150:250:9, 150:250:9] = True
-    assert facts_module._coarse_kept(organ, (1.0, 1.0))[2] > 0.95
-    assert facts_module._coarse_kept(organ | lesions, (1.0, 1.0))[2] < 0.5
-    assert facts_module._coarse_kept(organ | clicks, (1.0, 1.0))[2] > 0.95
+    assert coarse_kept(organ, (1.0, 1.0))[2] > 0.95
+    assert coarse_kept(organ | lesions, (1.0, 1.0))[2] < 0.5
+    assert coarse_kept(organ | clicks, (1.0, 1.0))[2] > 0.95
 
 
 def test_only_classes_that_a_case_has_are_measured(make_dataset, tmp_path):

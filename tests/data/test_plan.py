@@ -12,11 +12,10 @@ from PIL import Image
 from segmentation import SkipSegError
 from segmentation.config import DataSettings, PlanSettings, TrainSettings
 from segmentation.data.fingerprint import ChannelFingerprint, Fingerprint
+from segmentation.data.patches import choose_patch, choose_strides
 from segmentation.data.plan import (
     BUDGETS,
     Plan,
-    choose_patch,
-    choose_strides,
     make_plan,
     plan_dataset,
     plan_path,

@@ -12,7 +12,8 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, SegmentationStorage
 
 from segmentation import SkipSegError
-from segmentation.inference.cases import Work, find_work, mask_ending, read_work
+from segmentation.inference.cases import Work, find_work, read_work
+from segmentation.inference.endings import mask_ending
 
 A, B = "1.2.826.0.1.111111", "1.2.826.0.1.22.2222"
 

@@ -19,6 +19,17 @@ def as_file_name(text: str) -> str:
     return re.sub(r"[^\w.-]+", "-", text)
 
 
+def names_of_maps(classes: Sequence[str]) -> list[str]:
+    """Tell the maps of the classes of a picture apart: by name, or with numbers where two would be one file.
+
+    Examples:
+        >>> names_of_maps(["background", "lung"]), names_of_maps(["left lung", "left/lung"])
+        (['background', 'lung'], ['0-left lung', '1-left/lung'])
+    """
+    apart = len({as_file_name(name) for name in classes}) == len(classes)
+    return list(classes) if apart else [f"{index}-{name}" for index, name in enumerate(classes)]
+
+
 def mask_ending(paths: Sequence[Path], wanted: str) -> str:
     """File ending of the mask of a scan that lies in ``paths``.
 

@@ -14,7 +14,7 @@ from segmentation import SkipSegError, is_lack_of_memory
 from segmentation.config import PredictSettings
 from segmentation.data.hardware import hardware_of, return_freed_memory
 from segmentation.inference.cases import Work, find_work, read_work
-from segmentation.inference.endings import as_file_name, map_ending, mask_ending
+from segmentation.inference.endings import map_ending, mask_ending, names_of_maps
 from segmentation.inference.manifest import Manifest, model_identity, source_signature
 from segmentation.inference.memory import room_for_arrays
 from segmentation.inference.predictor import Extra, Predictor, Segmentation
@@ -252,7 +252,7 @@ class _Pipeline:
             write_label_map(mask, found.label_map, scan, self.predictor.labels, workspace=self.space)
         case.files.append(mask)
         names = list(self.predictor.labels)
-        told = names if len(set(map(as_file_name, names))) == len(names) else [f"{i}-{n}" for i, n in enumerate(names)]
+        told = names_of_maps(names)
         for extra, values in found.extras.items():
             parts = (
                 {extra: values}
@@ -299,7 +299,7 @@ def _in_the_way(work: Work, settings: PredictSettings, predictor: Predictor, man
     if work.problem or (settings.overwrite and not work.suffix):
         return None
     kinds = ["probabilities"] * settings.probabilities + ["entropy", "variance"] * settings.uncertainty
-    kinds += [f"{kind}_{name}" for kind in kinds for name in predictor.labels]
+    kinds += [f"{kind}_{name}" for kind in kinds for name in names_of_maps(list(predictor.labels))]
     ending = mask_ending(work.paths, settings.format)
     for file in [work.target(ending), *(work.target(map_ending(ending), kind) for kind in kinds)]:
         if file.exists() and not manifest.holds(work.name, file):

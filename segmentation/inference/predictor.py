@@ -166,8 +166,7 @@ class Predictor:
         space = workspace or Workspace()
         self.check(scan, space)
         framed = self.preprocessing.framed(scan)
-        members = len(self.backends) if "variance" in extras else 1
-        with space.reserved(of_planes(framed, self.preprocessing, members * len(self.labels))):
+        with space.reserved(of_planes(framed, self.preprocessing, self._members(extras) * len(self.labels))):
             image = prepare_image(framed, self.preprocessing, space)
             return self._segment(image, framed, extras, space, progress)
 
@@ -213,7 +212,7 @@ class Predictor:
         """Slide over a prepared image, shape ``(C, *S)``, and decide plane by plane what the scan's voxels are."""
         axis = plane_axis(scan, self.preprocessing)
         across = axis if self.preprocessing.slice_axis is None else 0  # the slice axis of a prepared image is its first
-        members = len(self.backends) if "variance" in extras else 1
+        members = self._members(extras)
         classes = len(self.labels)
         dtype = np.uint8 if classes <= 256 else np.uint16
         maps: dict[Extra, NDArray[Any]] = {
@@ -240,6 +239,10 @@ class Predictor:
             name: to_scan_frame(values, scan, axis) for name, values in maps.items()
         }
         return Segmentation(finished, extra_maps, slide.count)
+
+    def _members(self, extras: Collection[Extra]) -> int:
+        """How many networks are kept apart: the variance between them needs each, all else their mean."""
+        return len(self.backends) if "variance" in extras else 1
 
     def _cut(self, image: NDArray[np.float32]) -> Cut:
         """Give windows of a prepared image, shape ``(C, *S)``; a slice has its neighbours as channels."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -273,6 +274,18 @@ def test_maps_of_a_picture_are_one_file_a_class(tmp_path: Path):
     background, bright = (np.asarray(Image.open(tmp_path / "out" / name)) for name in maps[1:])
     np.testing.assert_allclose(background + bright, 1, atol=1e-5)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "a.png")), bright > background)
+
+
+def test_maps_of_classes_whose_names_are_one_file_name_stand_side_by_side(tmp_path: Path, monkeypatch):
+    model = write_model(tmp_path / "model", 2, channels=3)
+    loaded = Predictor.load
+    names = {"left lung": 0, "left/lung": 1}
+    monkeypatch.setattr(Predictor, "load", lambda *given, **asked: replace(loaded(*given, **asked), labels=names))
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.zeros((31, 23, 3), np.uint8)).save(tmp_path / "in" / "a.png")
+    ask(model, tmp_path / "in", tmp_path / "out", probabilities=True)
+    maps = ["a_probabilities_0-left-lung.tif", "a_probabilities_1-left-lung.tif"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.tif")) == maps
 
 
 def test_the_manifest_tells_volumes_times_and_failures_and_no_path(models: list[Path], tmp_path: Path):

@@ -1,3 +1,4 @@
+import copy
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -115,3 +116,11 @@ def test_another_network_or_a_kind_that_needs_no_other_run_is_refused(context, p
         probe(ProbeSettings(picture_run, ["noise"], other=other_seed))
     with pytest.raises(SkipSegError, match=r"holds no run\.json"):
         probe(ProbeSettings(picture_run, ["barrier"], other=tmp_path))
+
+
+def test_a_loss_that_is_no_number_at_an_end_is_no_line(context: ProbeContext):
+    broken = copy.deepcopy(context.network)
+    with torch.no_grad():
+        next(broken.parameters()).fill_(float("nan"))
+    with pytest.raises(NotMeasurableError, match="the loss at an end of the line is not finite"):
+        probe_barrier(replace(context, trained=broken))

@@ -3,20 +3,24 @@
 All draws come from the sample's own random numbers, so a patch depends on its number alone. Images stay in [0, 1].
 What happens to a volume is drawn first, so that no more is read than the drawn rotation and zoom bring into view.
 
-With strength s, ``rotate_degrees`` r and ``scale`` z, a volume is changed in this order, and a picture alike:
+With strength s, ``rotate_degrees`` r and ``scale`` z, a volume is changed in this order:
 
 =====================  ======  ==================================================================================
 change                 chance  drawn evenly from
 =====================  ======  ==================================================================================
 turned and zoomed      0.6     angles within r s about each axis, and a step of 1 - z s to 1 + z s along each
 mirrored               0.5     for each of the flip axes
-contrast               0.3     a factor of 1 - c to 1 + c, c = 0.2 s (2-D: 0.25 s)
-brightness             0.3     added -b to b, b = 0.08 s (2-D: 0.15 s)
+contrast               0.3     a factor of 1 - c to 1 + c, c = 0.2 s
+brightness             0.3     added -b to b, b = 0.08 s
 gamma                  0.3     an exponent of 1 / (1 + 0.4 s) to 1 + 0.4 s, between the patch's extremes
-noise                  0.15    Gaussian, of a deviation up to 0.03 s (2-D: 0.06 s)
-blur                   0.15    Gaussian, of 0.3 to 0.3 + 0.6 s (2-D: 0.3 + 0.9 s) voxels along each axis
-low resolution         0.1     2-D only: 1 / (1 + s) to 0.95 of the pixels along both axes, enlarged again
+noise                  0.15    Gaussian, of a deviation up to 0.03 s
+blur                   0.15    Gaussian, of 0.3 to 0.3 + 0.6 s voxels along each axis
 =====================  ======  ==================================================================================
+
+A picture is changed alike, with these differences: one zoom, and one blur, for both axes; a zoom to 1 / (1 + z s) to
+1 + z s of the size; contrast (c = 0.25 s) and brightness (b = 0.15 s) together or not at all; gamma between 0 and 1;
+noise of up to 0.06 s, blur of up to 0.3 + 0.9 s; and last, in a tenth of the patches, a resolution of 1 / (1 + s) to
+0.95, enlarged again.
 """
 
 import math

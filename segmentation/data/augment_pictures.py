@@ -47,7 +47,7 @@ class PictureAugmentation:
             A.RandomGamma((round(100 / (1 + 0.4 * s)), round(100 * (1 + 0.4 * s))), p=0.3),
             A.GaussNoise(std_range=(0.0, 0.06 * s), p=0.15),
             A.GaussianBlur(blur_limit=0, sigma_limit=(0.3, 0.3 + 0.9 * s), p=0.15),
-            A.Downscale(scale_range=(min(0.95, 1 / (1 + s)), 0.95), p=0.1),
+            _low_resolution(min(0.95, 1 / (1 + s)), 0.95),
         ]
         self.transform = A.Compose(steps)
         self.turn = Lock()
@@ -86,6 +86,28 @@ class PictureChange:
             result = self.transform(image=np.ascontiguousarray(np.moveaxis(image, 0, -1)), mask=labels)
         changed = np.clip(np.moveaxis(result["image"], -1, 0), 0, 1)
         return np.ascontiguousarray(changed, dtype=np.float32), np.ascontiguousarray(result["mask"])
+
+
+def _low_resolution(least: float, most: float) -> Any:
+    """Lower the resolution as ``Downscale`` does, but the picture stays in its place, and thin lines in the picture.
+
+    Downscale takes the upper left one of the pixels that become one, and enlarges by another factor than it had
+    shrunk by, since it rounds the size between: pictures move against their labels, by one to three pixels.
+    """
+    import albumentations as A
+    import cv2
+    from albumentations.augmentations.geometric.functional import resize
+
+    class LowResolution(A.Downscale):
+        """Shrunk by means over areas, enlarged by linear interpolation."""
+
+        def apply(self, img: Image, scale: float, **_: Any) -> Image:
+            """Change a picture, shape ``(rows, columns, C)``."""
+            size = img.shape[:2]
+            less = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+            return resize(resize(img, less, cv2.INTER_AREA), size, cv2.INTER_LINEAR)
+
+    return LowResolution(scale_range=(least, most), p=0.1)
 
 
 def with_margin(settings: AugmentSettings, patch_size: tuple[int, ...]) -> tuple[int, ...]:

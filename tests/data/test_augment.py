@@ -8,7 +8,7 @@ import pytest
 
 from segmentation.config import AugmentSettings
 from segmentation.data.augment import NoAugmentation, VolumeAugmentation, VolumeChange, build_augmentation
-from segmentation.data.augment_pictures import with_margin
+from segmentation.data.augment_pictures import _low_resolution, with_margin
 
 STRONG = AugmentSettings(strength=2.0, flip_axes=[0, 1])
 PATCHES = {2: (20, 26), 3: (9, 14, 12)}
@@ -85,6 +85,23 @@ def test_image_and_labels_move_together_and_a_patch_left_alone_comes_back(dims, 
         shown = np.rint(image[0] * IGNORE / 2) * 2
         untouched += np.array_equal(target, labels[middle]) and np.array_equal(target, shown)
     assert untouched >= 2
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+@pytest.mark.parametrize("scale", [0.5, 0.55, 0.67, 0.95])
+@pytest.mark.parametrize("size", [(64, 96), (97, 33)])
+def test_a_lower_resolution_moves_nothing(channels, scale, size):
+    """Each pixel of a slope still shows its own place, and a thin line stays where it is."""
+    low = _low_resolution(scale, scale)
+    for axis in (0, 1):
+        slope = np.arange(size[axis], dtype=np.float32).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+        picture = np.broadcast_to(slope / size[axis], (*size, channels)).copy()
+        changed = low.apply(picture, scale=scale)
+        assert changed.shape == picture.shape
+        assert not np.array_equal(changed, picture)
+        away = (changed - picture).take(range(2, size[axis] - 2), axis) * size[axis]
+        assert abs(away).max() < 0.6
+        assert abs(away.mean()) < 0.02
 
 
 @pytest.mark.parametrize("strength", [0.001, 0.05, 2.0])

@@ -107,13 +107,15 @@ def build_loss(name: LossName) -> Loss:
             raise ValueError(f"unknown loss {name!r}")
 
 
-def deep_loss(loss: Loss, outputs: Sequence[Tensor], labels: Tensor) -> Tensor:
+def deep_loss(loss: Loss, outputs: Sequence[Tensor], labels: Tensor, strides: Sequence[Sequence[int]]) -> Tensor:
     """Weigh the loss at each supervised level by 1, 1/2, 1/4, ... and divide by the sum of weights.
 
     Args:
         loss: Loss of one level.
         outputs: Logits, finest first, shapes ``(B, K, *S_level)``.
-        labels: Class indices at the finest level, shape ``(B, *S)``; taken by nearest neighbour at the others.
+        labels: Class indices at the finest level, shape ``(B, *S)``. A voxel of a coarser level is judged by the
+            first of those that it stands for, as no map is stretched, see :mod:`segmentation.model.resize`.
+        strides: Factor along each axis of every step down.
 
     Returns:
         Scalar.
@@ -121,9 +123,9 @@ def deep_loss(loss: Loss, outputs: Sequence[Tensor], labels: Tensor) -> Tensor:
     total = torch.zeros((), device=labels.device)
     weight_sum = 0.0
     for level, logits in enumerate(outputs):
-        size = list(logits.shape[2:])
-        target = labels if level == 0 else functional.interpolate(labels[:, None].float(), size)[:, 0].long()
-        total = total + loss(logits, target) / 2**level
+        if level:
+            labels = labels[(..., *(slice(None, None, step) for step in strides[level - 1]))]
+        total = total + loss(logits, labels) / 2**level
         weight_sum += 1 / 2**level
     return total / weight_sum
 
@@ -141,5 +143,5 @@ def network_loss(network: UNet, loss: Loss, images: Tensor, labels: Tensor) -> T
         Scalar.
     """
     if network.settings.deep_supervision:
-        return deep_loss(loss, network.forward_deep(images), labels)
+        return deep_loss(loss, network.forward_deep(images), labels, network.strides)
     return loss(network(images), labels)

@@ -63,7 +63,7 @@ def test_loss_supervises_every_level_that_the_network_does():
     settings = NetworkSettings(depth=2, width=4, deep_supervision=True)
     network = Architecture(settings, 2, 1, 3, [[2, 2]] * 2, [[3, 3]] * 3).build()
     images, labels = torch.randn(2, 1, 8, 8), torch.randint(0, 3, (2, 8, 8))
-    expected = deep_loss(build_loss("ce"), network.forward_deep(images), labels)
+    expected = deep_loss(build_loss("ce"), network.forward_deep(images), labels, network.strides)
     assert torch.equal(network_loss(network, build_loss("ce"), images, labels), expected)
 
 

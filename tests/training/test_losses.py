@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
+from segmentation.model.resize import Decimate
 from segmentation.training.losses import SMOOTH, build_loss, cross_entropy, deep_loss, overlap_loss
 
 LOSSES = ("dice_ce", "dice", "ce", "focal", "tversky", "dice_focal")
@@ -142,7 +143,7 @@ def test_deep_loss_weighs_levels_by_halves():
         sizes.append(tuple(labels.shape[1:]))
         return torch.tensor(next(values))
 
-    total = deep_loss(loss, outputs, torch.zeros(1, 8, 8, dtype=torch.long))
+    total = deep_loss(loss, outputs, torch.zeros(1, 8, 8, dtype=torch.long), [(2, 2)] * 2)
     assert total.item() == pytest.approx((7 + 4 / 2 + 1 / 4) / (1 + 1 / 2 + 1 / 4))
     assert sizes == [(8, 8), (4, 4), (2, 2)]
 
@@ -150,4 +151,22 @@ def test_deep_loss_weighs_levels_by_halves():
 def test_deep_loss_keeps_ignored_voxels_ignored_at_odd_sizes():
     labels = torch.full((1, 7, 9), 2)
     outputs = [torch.randn(1, 2, 7, 9), torch.randn(1, 2, 4, 5)]
-    assert deep_loss(build_loss("dice_ce"), outputs, labels).item() == 0
+    assert deep_loss(build_loss("dice_ce"), outputs, labels, [(2, 2)]).item() == 0
+
+
+@pytest.mark.parametrize("shape", [(33, 64), (12, 19)])
+def test_coarse_levels_are_judged_where_the_network_lays_them(shape):
+    """The network's own maps of a slope and the labels that judge them lie over the same voxels."""
+    strides = [(2, 2), (2, 1), (2, 2)]
+    labels = torch.arange(shape[0])[:, None].expand(shape)[None].clone()
+    maps = [labels[:, None].float()]
+    for stride in strides:
+        maps.append(Decimate(stride)(maps[-1]))
+    seen: list[Tensor] = []
+
+    def loss(logits: Tensor, target: Tensor) -> Tensor:
+        seen.append(target)
+        return logits.sum()
+
+    deep_loss(loss, maps, labels, strides)
+    assert [target.tolist() for target in seen] == [each[:, 0].tolist() for each in maps]

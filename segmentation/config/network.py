@@ -54,7 +54,7 @@ class NetworkSettings:
     """What passes: value and gradient, the value alone (forward_only), or the gradient alone (backward_only)."""
     long_skip_placebo: Placebo = "none"
     """Stand-in for the encoder map, at equal parameters: zeros, dup (the decoder map again), noise of the same mean
-    and deviation, shuffle (the encoder map of another image of the batch)."""
+    and deviation, shuffle (the encoder map of another image of the batch; in prediction its own, rolled by half)."""
     long_skip_dropout: float = 0.0
     """Share of the encoder map dropped in training, in [0, 1)."""
     long_skip_dropout_mode: Literal["element", "channel", "path"] = "path"
@@ -64,7 +64,8 @@ class NetworkSettings:
     long_skip_norm: Literal["none", "instance"] = "none"
     """Normalise the encoder map before it is joined."""
     input_skip: bool = False
-    """Also add what the first convolution makes of the image to the last decoder map (Drozdzal et al.)."""
+    """Also add what the first convolution makes of the image to the last decoder map (Drozdzal et al.). It is no
+    long_skip: long_skip none leaves it, and so do probes."""
     short_skip: ShortSkip = "none"
     """Short skip connection inside a block: none, add (ResNet: y = x + F(x)), scaled_add (x + a F(x)), gated_add
     (highway), dense (DenseNet)."""

@@ -38,7 +38,7 @@ def write_onnx(backend: TorchBackend, description: Mapping[str, Any], target: Pa
     """
     placebo = backend.architecture.settings.long_skip_placebo
     if placebo in _UNWRITABLE:
-        raise SkipSegError(f"placebo {placebo} draws on chance or on other images, which ONNX cannot; export as torch")
+        raise SkipSegError(f"placebo {placebo} draws on chance or the size of the window, which ONNX cannot; use torch")
     if sum(tensor.nbytes for tensor in backend.classifier.state_dict().values()) > _LIMIT:
         raise SkipSegError("an ONNX file holds at most 2 GiB and these weights are larger; export as torch")
     program = _program(backend)

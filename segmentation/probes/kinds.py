@@ -48,7 +48,7 @@ KINDS: dict[str, Kind] = {
     "barrier": Kind("loss on the line from the start of the training to its end, and to another run (--other)"),
     "path": Kind("path of the training in the plane of its principal components; needs track_updates"),
     "curvature": Kind("largest and smallest eigenvalue and trace of the Hessian", cheap=False),
-    "lesion": Kind("change of Dice when the long skip of a level is zeroed, averaged or shuffled"),
+    "lesion": Kind("change of Dice when the long skip of a level is zeroed, averaged or rolled"),
     "block_lesion": Kind("change of Dice when a branch is bypassed; gradient by length of path", cheap=False),
     "shapley": Kind("Shapley value of each level's long skip, over all subsets of levels", cheap=False),
     "share": Kind("share of the long skips in weights, gradients and gates"),

@@ -4,11 +4,13 @@ Three replacements of the map z that leaves the encoder at a level, made where e
 
     zero      0
     mean      the mean of z over the training patches, channel by channel
-    shuffle   z of another image of the batch; of a single window, its own, rolled by half its size along every axis
+    roll      z itself, rolled by half its size along every axis
 
-A shuffled map has the distribution that the decoder is used to and only its place is wrong, so it is the fairest of
-the three (permutation importance, Breiman 2001); zeros also punish the decoder for never having seen them. The change
-is Dice(lesioned) - Dice(intact), a mean over classes for each case: below 0 the lesion costs Dice.
+A rolled map has the distribution that the decoder is used to and only its place is wrong, so it is the fairest of
+the three; zeros also punish the decoder for never having seen them. Suites, whose batches hold independent pictures,
+shuffle instead: each picture gets z of another one (permutation importance, Breiman 2001). A scan is predicted by
+windows, which are neighbours: there the map of another would nearly be the right one. The change is
+Dice(lesioned) - Dice(intact), a mean over classes for each case: below 0 the lesion costs Dice.
 """
 
 import math
@@ -23,14 +25,15 @@ from torch import Tensor, nn
 from segmentation import SkipSegError
 from segmentation.figures import Figure, Series
 from segmentation.model.order import evaluating
-from segmentation.model.skips import placebo_of
+from segmentation.model.skips import placebo_of, roll_half
 from segmentation.model.unet import UNet
 from segmentation.probes.context import Batch, NotMeasurableError, ProbeContext, ProbeResult
 from segmentation.probes.stages import captured
 from segmentation.statistics.bootstrap import Interval, mean_ci
 
-How = Literal["zero", "mean", "shuffle"]
-HOW: tuple[How, ...] = ("zero", "mean", "shuffle")
+How = Literal["zero", "mean", "roll", "shuffle"]
+HOW: tuple[How, ...] = ("zero", "mean", "roll")
+"""Replacements that the probe makes."""
 Scores = Mapping[str, float]
 """Dice of each case; nan where neither map holds any structure."""
 Lesion = Callable[[], AbstractContextManager[None]]
@@ -40,7 +43,7 @@ LOSS_BELOW = "change of Dice (below 0: lost)"
 NOTE = (
     "Changes are Dice with the lesion less Dice without it: below 0 the lesion costs Dice. A lesion shows what "
     "the trained network relies on, not what a network trained without that skip would reach: it had no chance to "
-    "adapt. Read shuffle first. Cases in which neither map holds the structure are left out."
+    "adapt. Read roll first. Cases in which neither map holds the structure are left out."
 )
 
 
@@ -85,6 +88,8 @@ def _replacement(how: How, mean: Tensor | None) -> Any:
     def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         if mean is not None and how == "mean":
             return mean.to(output).expand_as(output)
+        if how == "roll":
+            return roll_half(output)
         return placebo_of(output, "shuffle" if how == "shuffle" else "zeros", None, None)
 
     return hook
@@ -164,18 +169,20 @@ def patient_interval(context: ProbeContext, values: Scores) -> Interval:
     return mean_ci([float(np.mean(found)) for found in patients.values()])
 
 
-def placebo_note(network: UNet) -> str:
-    """Say that the long skips carry a placebo; empty if they carry the encoder's maps.
+def skips_note(network: UNet) -> str:
+    """Say that the long skips carry a placebo, and that the input skip stays; empty if there is neither.
 
     Examples:
         >>> from segmentation.config import NetworkSettings
-        >>> placebo_note(UNet(NetworkSettings(depth=1, width=2), 2, 1, 2))
+        >>> skips_note(UNet(NetworkSettings(depth=1, width=2), 2, 1, 2))
         ''
     """
-    kind = network.settings.long_skip_placebo
-    if kind == "none":
-        return ""
-    return f" The long skips of this network carry the placebo {kind}: what is measured is its part, not the encoder's."
+    kind, note = network.settings.long_skip_placebo, ""
+    if kind != "none":
+        note = f" The long skips of this network carry the placebo {kind}: measured is its part, not the encoder's."
+    if network.settings.input_skip:
+        note += " The input skip, which adds the first convolution to the last decoder map, is never taken away."
+    return note
 
 
 def draw_intervals(title: str, intervals: Mapping[str, Interval], x_label: str = LOSS_BELOW) -> Figure:
@@ -213,4 +220,4 @@ def probe(context: ProbeContext) -> ProbeResult:
         return lambda: lesioned_skips(network, [level], how, means)
 
     lesions = {f"L{level} {how}": make(level, how) for level in levels for how in HOW}
-    return summarise(context, "Change of Dice when a long skip is replaced", lesions, NOTE + placebo_note(network))
+    return summarise(context, "Change of Dice when a long skip is replaced", lesions, NOTE + skips_note(network))

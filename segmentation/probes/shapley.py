@@ -27,15 +27,15 @@ from segmentation.probes.lesion import (
     draw_intervals,
     lesioned_skips,
     patient_interval,
-    placebo_note,
     skip_levels,
+    skips_note,
 )
 
 Game = Mapping[frozenset[int], ArrayLike]
 """Worth of every subset of players: a number, or one number a case, shape ``(cases,)``."""
 NOTE = (
-    "Measured by shuffling, in one trained network, the skips that a subset lacks; the values of all levels sum to the "
-    "Dice that all skips together bring. Levels that do the same work share its value."
+    "Measured by rolling by half their size, in one trained network, the skips that a subset lacks; the values of all "
+    "levels sum to the Dice that all skips together bring. Levels that do the same work share its value."
 )
 
 
@@ -88,7 +88,7 @@ def shapley_values(game: Game) -> dict[int, NDArray[np.float64]]:
 def lesion_game(
     network: UNet,
     score: Callable[[], Scores],
-    how: How = "shuffle",
+    how: How = "roll",
     means: Mapping[int, Tensor] | None = None,
 ) -> dict[frozenset[int], Scores]:
     """Score a network with every subset of its long skips, the others being lesioned.
@@ -126,6 +126,6 @@ def probe(context: ProbeContext) -> ProbeResult:
         "".join("1" if level in subset else "0" for level in levels): dict(scores) for subset, scores in found.items()
     }
     figure: Figure = draw_intervals("Shapley value of each level's skip", intervals, "Dice that the skip brings")
-    note = NOTE + placebo_note(context.network)
+    note = NOTE + skips_note(context.network)
     result = {name: vars(intervals[name]) | {"cases": each} for name, each in by_case.items()}
     return ProbeResult({"levels": levels, "shapley": result, "dice_of_subsets": table}, [figure], note)

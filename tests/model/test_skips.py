@@ -173,6 +173,12 @@ def test_shuffle_takes_the_previous_image_and_of_one_image_its_far_side():
     assert placebo_of(image, "shuffle", None, None).tolist() == [[[[10, 11, 8, 9], [2, 3, 0, 1], [6, 7, 4, 5]]]]
 
 
+def test_shuffle_rolls_in_evaluation_whatever_shares_the_batch():
+    module = tap(placebo="shuffle").eval()
+    assert torch.equal(module(S), torch.cat([module(S[:1]), module(S[1:])]))
+    assert torch.equal(module(S), S.roll([size // 2 for size in S.shape[2:]], dims=(2, 3)))
+
+
 @pytest.mark.parametrize(("mode", "axes"), [("element", ()), ("channel", (2, 3)), ("path", (1, 2, 3))])
 def test_skip_dropout_drops_its_unit_whole_and_keeps_the_expectation(mode, axes):
     ones = torch.ones(400, 8, 5, 5)

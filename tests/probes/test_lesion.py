@@ -22,10 +22,10 @@ from segmentation.probes.lesion import (
     dice_changes,
     lesioned_skips,
     patient_interval,
-    placebo_note,
     probe,
     skip_levels,
     skip_means,
+    skips_note,
     summarise,
 )
 from segmentation.probes.stages import captured
@@ -86,6 +86,13 @@ def test_shuffle_gives_each_image_the_map_of_the_one_before(images: Tensor):
     with lesioned_skips(network, [0], "shuffle"):
         # Capturing hooks the tap after the lesion, so it sees what the decoder sees.
         assert torch.equal(tapped(network, images, 0), intact.roll(1, dims=0))
+
+
+def test_roll_keeps_each_image_its_own_map_in_another_place_whatever_shares_the_batch(images: Tensor):
+    network = build()
+    intact = tapped(network, images, 0)
+    with lesioned_skips(network, [0], "roll"):
+        assert torch.equal(tapped(network, images, 0), intact.roll((4, 4), dims=(2, 3)))
         alone = tapped(network, images[:1], 0)
     torch.testing.assert_close(alone, intact[:1].roll((4, 4), dims=(2, 3)))
 
@@ -141,9 +148,9 @@ def test_probe_lesions_every_level_in_every_way(context: ProbeContext):
     assert list(result.values["changes"]) == [f"L{level} {how}" for level in (0, 1) for how in HOW]
     (name,) = case_dice(context, context.network)
     intact = result.values["intact"][name]
-    with lesioned_skips(context.network, [0], "shuffle"):
+    with lesioned_skips(context.network, [0], "roll"):
         lesioned = case_dice(context, context.network)[name]
-    assert result.values["changes"]["L0 shuffle"]["cases"] == {name: lesioned - intact}
+    assert result.values["changes"]["L0 roll"]["cases"] == {name: lesioned - intact}
     assert list(result.figures[0].ticks) == list(result.values["changes"])
 
 
@@ -160,7 +167,9 @@ def test_what_is_called_a_change_is_negative_where_dice_is_lost(context: ProbeCo
 
 
 def test_a_placebo_is_named(context: ProbeContext):
-    assert "placebo" not in placebo_note(context.network)
+    assert "placebo" not in skips_note(context.network)
+    assert "input skip" not in skips_note(context.network)
+    assert "input skip" in skips_note(build(input_skip=True))
     network = UNet(NetworkSettings(depth=2, width=2, long_skip_placebo="noise"), 2, context.architecture.in_channels, 2)
     stood_in = replace(context, trained=network.eval())
     for measure in (probe, shapley.probe):

@@ -1,10 +1,14 @@
-"""How the files of a prediction are named: their endings, and words in them."""
+"""How the files of a prediction are named: their endings, words in them, and which can hold the mask."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from segmentation import SkipSegError
+from segmentation.scans import Scan, label_map_ending
+from segmentation.scans.dicom_seg import check_dicom_seg
 from segmentation.scans.find import known_ending
+from segmentation.scans.series import SourceSlices
 
 _SAME = {".nii": ".nii.gz", ".tiff": ".tif", ".bmp": ".png", ".jpg": ".png", ".jpeg": ".png"}
 
@@ -59,3 +63,17 @@ def map_ending(mask: str) -> str:
     if mask.endswith((".nrrd", ".mha")):
         return "." + mask.rpartition(".")[2]
     return ".tif" if mask in (".png", ".tif") else ".nii.gz"
+
+
+def check_writable(mask: Path, scan: Scan) -> None:
+    """Refuse a format that cannot hold the mask of a scan, before anything is computed.
+
+    Raises:
+        SkipSegError: If it cannot.
+    """
+    if not mask.name.endswith(".dcm"):
+        label_map_ending(mask, scan)
+    elif not isinstance(scan.header, SourceSlices):
+        raise SkipSegError(f"{scan.source} is no DICOM series, to which a DICOM SEG would refer; choose another format")
+    else:
+        check_dicom_seg(mask, scan.spatial_shape, scan.header.files)

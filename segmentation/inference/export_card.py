@@ -58,6 +58,8 @@ def _data(data: Mapping[str, Any], run: Mapping[str, Any]) -> str:
     """Where the data come from and what is allowed with them."""
     learnt = data.get("train_cases")
     split = run.get("split") or {}
+    grouping = split.get("grouping", "patient")
+    by = "" if grouping == "patient" else f", by {grouping}, not by patient"
     rows = {
         "Name": data.get("name"),
         "Licence": data.get("licence"),
@@ -66,7 +68,7 @@ def _data(data: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         "Cases learnt from": learnt if isinstance(learnt, int) else None if learnt is None else len(learnt),
         "Cases held out": len(run["val_cases"]) if "val_cases" in run else None,
         "Patients in all": run.get("patients"),
-        "Split": f"{split['method']}, fold {split['fold']}" if {"method", "fold"} <= split.keys() else None,
+        "Split": f"{split['method']}, fold {split['fold']}{by}" if {"method", "fold"} <= split.keys() else None,
     }
     return _rows(rows) + "\n\nThe licence of the data may bind the weights."
 

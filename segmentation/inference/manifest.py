@@ -65,7 +65,7 @@ class Manifest:
     def changed(self, name: str) -> list[str]:
         """Files of a case that stand, and are not as they were written: a mask that was corrected by hand, say.
 
-        None of a case that was begun: an interruption may have come between writing and recording.
+        None of a case whose writing was begun: an interruption may have come between writing and recording.
         """
         case = self.content["cases"].get(name, {})
         if case.get("state") == "begun":
@@ -79,12 +79,15 @@ class Manifest:
         case = self.content["cases"].get(name, {})
         return case.get("state") == "begun" or file.relative_to(self.path.parent).as_posix() in case.get("files", {})
 
-    def begin(self, names: Sequence[str]) -> None:
-        """Keep that cases are about to be segmented, and with them the files that they had before."""
-        for name in names:
-            case = self.content["cases"].get(name, {})
-            self.content["cases"][name] = {**case, "state": "begun", "files": case.get("files", {})}
+    def save(self) -> None:
+        """Write what is known by now."""
         write_json(self.path, self.content)
+
+    def begin(self, name: str) -> None:
+        """Keep that the files of a case are about to be written, and which it had before."""
+        case = self.content["cases"].get(name, {})
+        self.content["cases"][name] = {**case, "state": "begun", "files": case.get("files", {})}
+        self.save()
 
     def record(self, name: str, source: str, state: str, **facts: Any) -> None:
         """Keep what became of a case; after a new success, files that it had before and has no more are removed.
@@ -101,7 +104,7 @@ class Manifest:
         else:
             facts["files"] = before  # what stood stays
         self.content["cases"][name] = {"state": state, "identity": self.identity, "source": source, **facts}
-        write_json(self.path, self.content)
+        self.save()
 
     def _remove(self, files: Iterable[str]) -> None:
         """Remove files below the manifest's folder: maps of another model would be taken for this one's."""

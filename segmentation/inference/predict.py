@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,15 +14,15 @@ from segmentation import SkipSegError, is_lack_of_memory
 from segmentation.config import PredictSettings
 from segmentation.data.hardware import hardware_of, return_freed_memory
 from segmentation.inference.cases import Work, find_work, read_work
-from segmentation.inference.endings import map_ending, mask_ending, names_of_maps
+from segmentation.inference.endings import check_writable, map_ending, mask_ending, names_of_maps
 from segmentation.inference.manifest import Manifest, model_identity, source_signature
 from segmentation.inference.memory import room_for_arrays
 from segmentation.inference.predictor import Extra, Predictor, Segmentation
 from segmentation.plain import to_plain
 from segmentation.progress import Bar
 from segmentation.runs import file_hash
-from segmentation.scans import Scan, label_map_ending, read_scan, write_label_map, write_map
-from segmentation.scans.dicom_seg import Kind, check_dicom_seg, write_dicom_seg
+from segmentation.scans import Scan, read_scan, write_label_map, write_map
+from segmentation.scans.dicom_seg import Kind, write_dicom_seg
 from segmentation.scans.series import SourceSlices
 from segmentation.scans.workspace import Workspace
 
@@ -82,13 +82,13 @@ def predict(
             expected = predictor.warm_up()
             try:
                 works[0].root.mkdir(parents=True, exist_ok=True)
-                manifest.begin([case.work.name for case in todo if not case.error])
+                manifest.save()
             except OSError as error:
                 reason = f"{works[0].root} cannot be written to ({error.strerror})"
                 raise SkipSegError(f"{reason}; give a folder for the masks by --output") from None
         space = Workspace(room_for_arrays(settings.memory, expected), works[0].root, settings.memory is not None)
         failed: list[str] = []
-        for case in _Pipeline(settings, predictor, space, manifest.content["models"], progress).run(todo):
+        for case in _Pipeline(settings, predictor, space, manifest, progress).run(todo):
             if not case.corrected:  # what stands is still what the manifest says of it
                 manifest.record(case.work.name, case.source, "failed" if case.error else "done", **case.facts())
             if case.error:
@@ -146,7 +146,7 @@ class _Pipeline:
     settings: PredictSettings
     predictor: Predictor
     space: Workspace
-    models: Sequence[Mapping[str, Any]]
+    manifest: Manifest
     progress: Callable[[int, int], object]
 
     def run(self, cases: Sequence[_Case]) -> Iterator[_Case]:
@@ -160,7 +160,7 @@ class _Pipeline:
             Bar("predict", "scans", len(cases)) as bar,
         ):
             upcoming = reader.submit(self._stage, cases[0], "read", self._read)
-            for index, following in enumerate([*cases[1:], None]):
+            for following in [*cases[1:], None]:
                 case = upcoming.result()
                 if following is not None:
                     upcoming = reader.submit(self._stage, following, "read", self._read)
@@ -168,7 +168,9 @@ class _Pipeline:
                 if writing is not None:
                     yield writing.result()
                     bar.advance()
-                writing = writer.submit(self._stage, cases[index], "write", self._write)
+                if case.error is None:
+                    self.manifest.begin(case.work.name)
+                writing = writer.submit(self._stage, case, "write", self._write)
             if writing is not None:
                 yield writing.result()
                 bar.advance()
@@ -267,31 +269,18 @@ class _Pipeline:
 
     def _write_seg(self, path: Path, found: Segmentation, scan: Scan, kind: Kind) -> None:
         """Write a mask as DICOM SEG beside the series that it belongs to."""
+        models = self.manifest.content["models"]
         assert isinstance(scan.header, SourceSlices)  # checked when it was read
         write_dicom_seg(
             path,
             found.label_map,
             scan.header.files,
             self.predictor.labels,
-            model_name=" + ".join(model["name"] for model in self.models),
-            model_version=" ".join(model["weights_sha256"][:16] for model in self.models),
+            model_name=" + ".join(model["name"] for model in models),
+            model_version=" ".join(model["weights_sha256"][:16] for model in models),
             kind=kind,
             codes=self.predictor.codes,
         )
-
-
-def check_writable(mask: Path, scan: Scan) -> None:
-    """Refuse a format that cannot hold the mask of a scan, before anything is computed.
-
-    Raises:
-        SkipSegError: If it cannot.
-    """
-    if not mask.name.endswith(".dcm"):
-        label_map_ending(mask, scan)
-    elif not isinstance(scan.header, SourceSlices):
-        raise SkipSegError(f"{scan.source} is no DICOM series, to which a DICOM SEG would refer; choose another format")
-    else:
-        check_dicom_seg(mask, scan.spatial_shape, scan.header.files)
 
 
 def _in_the_way(work: Work, settings: PredictSettings, predictor: Predictor, manifest: Manifest) -> str | None:

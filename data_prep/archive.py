@@ -1,6 +1,6 @@
 """Open a source at hand: a folder as it is, or a zip or tar archive, unpacked so that nothing can leave its folder."""
 
-import gzip
+import errno
 import lzma
 import shutil
 import stat
@@ -19,13 +19,20 @@ from segmentation import SkipSegError
 _DAMAGED = (
     zipfile.BadZipFile,
     tarfile.TarError,
-    gzip.BadGzipFile,
     lzma.LZMAError,
     zlib.error,
     EOFError,
     NotImplementedError,  # of a zip with a compression that Python does not know, as a damaged one may claim
 )
-"""What the readers of archives raise for damaged ones."""
+"""What the readers of archives raise for damaged ones, besides an OSError."""
+_DAMAGED_ERRNO = (None, errno.EINVAL)
+"""Numbers of an OSError that tells of damage: gzip and bzip2 give none, a zip may send to before its start."""
+
+_ENCRYPTED = 1
+"""Bit of a zip member's flags."""
+_FILL = 0.9
+"""Share of the free disk that the files of an archive may take."""
+_PIECE_BYTES = 1 << 20
 
 
 @contextmanager
@@ -64,6 +71,7 @@ class _Member(NamedTuple):
     name: str
     is_folder: bool
     is_file: bool
+    size: int
     open: Callable[[], IO[bytes] | None]
 
 
@@ -76,7 +84,8 @@ def unpack(archive: Path, folder: Path, only: str = "") -> None:
         only: Unpack only what lies under this folder of the archive.
 
     Raises:
-        SkipSegError: If a member would land outside ``folder``, is a link or a device, or the archive is damaged.
+        SkipSegError: If a member would land outside ``folder``, is encrypted, a link or a device, or the archive is
+            damaged or too large for the disk.
     """
     try:
         if zipfile.is_zipfile(archive):
@@ -87,30 +96,37 @@ def unpack(archive: Path, folder: Path, only: str = "") -> None:
                 _write_members(archive, folder, only, _tar_members(tarred))
         else:
             raise SkipSegError(f"{archive} is neither a folder nor a zip or tar archive; give one of these as source")
-    except _DAMAGED as error:
+    except (*_DAMAGED, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _DAMAGED_ERRNO:  # the disk's
+            raise
         raise SkipSegError(f"{archive} is damaged ({error}); fetch it again") from None
 
 
 def _zip_members(bundle: zipfile.ZipFile) -> Iterator[_Member]:
     for info in bundle.infolist():
+        if info.flag_bits & _ENCRYPTED:
+            raise SkipSegError(f"{bundle.filename} is encrypted; unpack it and give the folder")
         kind = stat.S_IFMT(info.external_attr >> 16)  # 0 when the archive was made without Unix modes
         plain = not info.is_dir() and kind in (0, stat.S_IFREG)
-        yield _Member(info.filename, info.is_dir(), plain, partial(bundle.open, info))
+        yield _Member(info.filename, info.is_dir(), plain, info.file_size, partial(bundle.open, info))
 
 
 def _tar_members(bundle: tarfile.TarFile) -> Iterator[_Member]:
     for info in bundle:
-        yield _Member(info.name, info.isdir(), info.isreg(), partial(bundle.extractfile, info))
+        yield _Member(info.name, info.isdir(), info.isreg(), info.size, partial(bundle.extractfile, info))
     # tarfile takes a cut-off archive for a shorter one: demand the closing zeros, and read a checksum behind them
     stream = cast("IO[bytes]", bundle.fileobj)
     stream.seek(bundle.offset)
-    if stream.read()[: tarfile.BLOCKSIZE] != bytes(tarfile.BLOCKSIZE):
+    if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise tarfile.ReadError("it ends too early")
+    while stream.read(_PIECE_BYTES):
+        pass
 
 
 def _write_members(archive: Path, folder: Path, only: str, members: Iterator[_Member]) -> None:
-    """Copy plain files to ``folder``, after a check of every name."""
+    """Copy plain files to ``folder``, after a check of every name and of the sizes, beyond which no reader goes."""
     folder.mkdir(parents=True)
+    room = _FILL * shutil.disk_usage(folder).free
     for member in members:
         path = PurePosixPath(member.name.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts or ":" in member.name:
@@ -120,10 +136,18 @@ def _write_members(archive: Path, folder: Path, only: str, members: Iterator[_Me
         content = member.open() if member.is_file else None
         if content is None:
             raise SkipSegError(f"{archive} holds {member.name!r}, a link or device; unpack it and give the folder")
+        room -= member.size
+        if room < 0:
+            raise SkipSegError(f"{archive} unpacks to more than fits on the disk of {folder}; make room there")
         target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with content, target.open("wb") as stream:
-            shutil.copyfileobj(content, stream)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with content, target.open("wb") as stream:
+                shutil.copyfileobj(content, stream)
+        except (FileExistsError, NotADirectoryError, IsADirectoryError):
+            raise SkipSegError(
+                f"{archive} holds {member.name!r} and a file or folder in its way; unpack it and give the folder"
+            ) from None
 
 
 def locate(folder: Path, markers: Iterable[str], layout: str) -> tuple[Path, str]:

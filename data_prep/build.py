@@ -105,10 +105,10 @@ def build_from(
 
 
 def hash_source(source: Path, records: Sequence[Record]) -> str:
-    """SHA-256 of an archive, or over the files that are read from a folder; independent of where it lies."""
+    """SHA-256 of an archive, or over a folder's files, patients and strata that are read; independent of its place."""
     if source.is_file():
         return file_hash(source)
-    return content_hash(sorted([record.name, *map(file_hash, record.inputs)] for record in records))
+    return content_hash(sorted([r.name, r.patient, r.stratum, *map(file_hash, r.inputs)] for r in records))
 
 
 def build(
@@ -168,9 +168,10 @@ def finished(out: Path, about: About, sha256: str, options: Mapping[str, Any] | 
         raise SkipSegError(f"{out} exists and is not a dataset; choose another --out or delete it")
     found = read_json(out / "dataset.json")
     wanted = {"prepared_from": about.name, "sha256": sha256, "options": dict(options or {})}
-    other = [key for key, value in wanted.items() if found.get(key, type(value)()) != value]
+    words = {"prepared_from": "another source", "sha256": "other files or groups", "options": "other options"}
+    other = [words[key] for key, value in wanted.items() if found.get(key, type(value)()) != value]
     if other:
-        raise SkipSegError(f"{out} holds a dataset with other {' and '.join(other)}; choose another --out or delete it")
+        raise SkipSegError(f"{out} holds a dataset made with {' and '.join(other)}; choose another --out or delete it")
     print(f"{out} is already prepared; delete it to prepare it again.", file=sys.stderr)
     return read_prepared(out)
 

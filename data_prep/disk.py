@@ -12,7 +12,15 @@ from segmentation import SkipSegError
 
 log = logging.getLogger(__name__)
 
-_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+_UNWRITABLE = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EEXIST,  # a file where a folder shall be
+)
 
 
 @contextmanager
@@ -37,17 +45,22 @@ def writing(target: Path) -> Generator[None, None, None]:
 def alone(folder: Path) -> Generator[None, None, None]:
     """Wait until no other program prepares a dataset in ``folder``, and keep others waiting while the block runs.
 
-    The lock is the kernel's, on the folder itself or the first above it that exists: no file is left behind, and a
-    process that is killed gives it back.
+    The lock is the kernel's, on the folder itself: no file is left behind, and a process that is killed gives it back.
+    The folder is created first: a lock on one above it would keep nobody out once the block creates it. An empty one
+    stays: were it removed, one program might hold the lock of the old folder and another that of a new one.
+
+    Raises:
+        SkipSegError: If ``folder`` cannot be created.
     """
-    folder = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir())
-    descriptor = os.open(folder, os.O_RDONLY)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):  # a disk that knows no locks
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                log.warning("another program prepares a dataset in %s; waiting for its end", folder)
+                log.warning("another program prepares a dataset and works in %s; waiting for its end", folder)
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:

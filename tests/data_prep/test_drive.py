@@ -75,6 +75,17 @@ def test_missing_column_is_named(tmp_path, listed, write_manifest):
         data_prep.prepare("drive", tmp_path / "out", listed)
 
 
+@pytest.mark.parametrize("train", ["train", "Training", ""])
+def test_the_test_part_is_left_out(tmp_path, listed, write_manifest, train):
+    rows = [{"id": i, **{kind: f"{kind}/{i}.png" for kind in ("image", "mask", "fov")}} for i in IDS]
+    write_manifest(listed, [row | {"split": part} for row, part in zip(rows, ("test", train, train), strict=True)])
+    dataset = data_prep.prepare("drive", tmp_path / "out", listed)
+    assert [case.name for case in dataset.cases] == ["drive_22", "drive_23"]
+    write_manifest(listed, [row | {"split": "test"} for row in rows])
+    with pytest.raises(SkipSegError, match="has no row with split 'train'"):
+        data_prep.prepare("drive", tmp_path / "other", listed)
+
+
 def test_masks_of_two_sizes_are_refused(tmp_path, listed, draw):
     draw(listed / "fov" / "21.png", "mask", 0, (57, 49))
     with pytest.raises(SkipSegError, match=r"21\.png is \(49, 67\) and 21\.png is \(57, 49\)"):

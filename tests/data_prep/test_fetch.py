@@ -2,13 +2,16 @@ import hashlib
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from data_prep import fetch
+from data_prep.disk import alone
 from segmentation import SkipSegError
 
 CONTENT = bytes(range(256)) * 40
@@ -18,11 +21,12 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 class Server(BaseHTTPRequestHandler):
     """Serves CONTENT at any address; breaks off, or ignores ranges, when told so."""
 
-    resumes, breaks_at, ranges = True, None, []
+    resumes, breaks_at, ranges, delay_s = True, None, [], 0.0
 
     def do_GET(self):
         asked = self.headers.get("Range")
         self.ranges.append(asked)
+        time.sleep(self.delay_s)
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.resumes else 0
         if start >= len(CONTENT):
             self.send_error(416)
@@ -54,6 +58,22 @@ def test_download_is_checked_and_kept(server):
     assert file.read_bytes() == CONTENT
     assert fetch.download(url, "md5", MD5) == file
     assert len(handler.ranges) == 1
+
+
+def test_two_programs_fetch_one_file_once(server):
+    handler, url = server
+    handler.delay_s = 0.5
+    with ThreadPoolExecutor(2) as pool:  # the lock keeps threads apart as it does programs
+        files = list(pool.map(lambda _: fetch.download(url, "md5", MD5), range(2)))
+    assert [file.read_bytes() for file in files] == [CONTENT] * 2
+    assert len(handler.ranges) == 1
+
+
+def test_dataset_in_the_cache_does_not_wait_for_itself(server):
+    _, url = server
+    for folder in (fetch.cache_folder(), fetch.cache_folder().parent):
+        with alone(folder):
+            assert fetch.download(url, "md5", MD5).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("resumes", [True, False])

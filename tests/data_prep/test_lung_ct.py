@@ -141,7 +141,7 @@ def test_missing_slice_and_unknown_region_leave_nothing(tmp_path, source):
     folder, _ = source
     middle = next(p for p in (folder / "pat_1").glob("DCM_IMG*") if pydicom.dcmread(p).ImagePositionPatient[2] == 6)
     middle.unlink()
-    with pytest.raises(SkipSegError):
+    with pytest.raises(SkipSegError, match="1 of 5 slices are missing"):
         data_prep.prepare("lung-ct", tmp_path / "out", folder)
     shutil.rmtree(folder / "pat_1")
     write_patient(folder / "pat_1", 1, roi="Heart")

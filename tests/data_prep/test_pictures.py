@@ -70,6 +70,20 @@ def test_truncated_picture_is_refused(tmp_path, draw):
         read_pages(tmp_path / "a.png", "L")
 
 
+@pytest.mark.parametrize(("dtype", "mode"), [(np.uint16, "I;16"), (np.int32, "I"), (np.float32, "F")])
+def test_more_than_8_bits_are_refused_and_not_clipped(tmp_path, dtype, mode):
+    Image.fromarray(np.full((9, 11), 300, dtype)).save(tmp_path / "a.tif")
+    with pytest.raises(SkipSegError, match=rf"a\.tif has pixels of mode {mode}, .* scale them to 0 to 255"):
+        read_pages(tmp_path / "a.tif", "L")
+
+
+def test_enormous_picture_is_refused(tmp_path, draw, monkeypatch):
+    draw(tmp_path / "a.png", "gray", 0)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(SkipSegError, match=r"a\.png is not a readable picture \(.* exceeds limit"):
+        read_pages(tmp_path / "a.png", "L")
+
+
 @pytest.mark.parametrize("ending", ["png", "gif", "tif"])
 @pytest.mark.parametrize("mode", ["L", "1"])
 def test_mask_of_any_picture_format(tmp_path, ending, mode):

@@ -13,15 +13,16 @@ from statistics import median
 from typing import Any, get_args
 
 from segmentation import SkipSegError
+from segmentation.data.alike import find_alike
 from segmentation.data.facts import PERCENTILES, CaseFacts, Finding, Severity, inspect_case
 from segmentation.data.manifest import Case, Dataset, name_few
 from segmentation.data.splits import read_fixed_splits
 from segmentation.progress import track
 from segmentation.runs import content_hash, read_json, write_json
-from segmentation.terminal import Part, Table, as_text
+from segmentation.terminal import Part, Table, as_text, counted
 
 _SEVERITIES: tuple[Severity, ...] = get_args(Severity)
-_VERSION = 3  # raised whenever the same files would give other facts or findings
+_VERSION = 4  # raised whenever the same files would give other facts or findings
 _OUTLIER_DEVIATIONS = 6  # robust standard deviations, far beyond what a skewed distribution reaches
 _FEWEST_FOR_OUTLIERS = 8  # cases, below which a median deviation says little
 
@@ -70,7 +71,7 @@ class CheckReport:
             "census": self.census(),
             "findings": [asdict(finding) for finding in self.findings],
             "percentiles": list(PERCENTILES),
-            "cases": {name: asdict(item) for name, item in self.facts.items()},
+            "cases": {name: asdict(replace(item, thumbnail="")) for name, item in self.facts.items()},
         }
 
     def parts(self) -> list[Part]:
@@ -121,7 +122,8 @@ def check_dataset(dataset: Dataset, *, cache: Path | None = None) -> CheckReport
                 facts[case.name] = case_facts
     if not any(finding.severity == "error" for finding in findings):
         findings += _absent_classes(dataset, facts)
-    findings += [*_dataset_findings(dataset), *_duplicates(dataset, facts), *_outliers(dataset, facts)]
+    findings += [*_dataset_findings(dataset), *_duplicates(dataset, facts), *_look_alikes(dataset, facts)]
+    findings += _outliers(dataset, facts)
     return CheckReport(dataset, facts, _merged(findings))
 
 
@@ -194,6 +196,23 @@ def _duplicates(dataset: Dataset, facts: Mapping[str, CaseFacts]) -> list[Findin
         elif len(names) > 1:
             found.append(Finding("warning", "duplicate", tuple(names), same, "keep one"))
     return found
+
+
+def _look_alikes(dataset: Dataset, facts: Mapping[str, CaseFacts]) -> list[Finding]:
+    """Pictures that look nearly alike under different patients, other than copies."""
+    patients = {case.name: case.patient for case in dataset.cases}
+    distinct: dict[str, str] = {}
+    for name, item in facts.items():
+        distinct.setdefault(item.image_sha256, name)
+    pictures = {name: facts[name].thumbnail for name in distinct.values() if facts[name].thumbnail}
+    groups = [group for group in find_alike(pictures) if len({patients[name] for name in group}) > 1]
+    if not groups:
+        return []
+    more = f" (and pictures in {counted(len(groups) - 1, 'more group')})" if len(groups) > 1 else ""
+    alike = f"{' and '.join(groups[0][:2])}{more} look nearly alike under different patients"
+    message = f"{alike}, so that a split may train on what it scores"
+    cases = tuple(name for group in groups for name in group)
+    return [Finding("warning", "look-alike", cases, message, "look at them; name one patient for all that show one")]
 
 
 def _outliers(dataset: Dataset, facts: Mapping[str, CaseFacts]) -> list[Finding]:

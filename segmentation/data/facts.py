@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmentation import SkipSegError
+from segmentation.data.alike import thumbnail
 from segmentation.data.coarse import coarse_kept, components_of
 from segmentation.data.manifest import Case, Dataset, name_few
 from segmentation.metrics.masks import common_box
@@ -100,6 +101,7 @@ class CaseFacts:
         foreground_intensities: Of each channel within the foreground; ``None`` where it is empty.
         coarse_kept: Class name to what its labels keep in coarser voxels, as of
             :func:`~segmentation.data.coarse.coarse_kept`. Classes that the case lacks are left out.
+        thumbnail: Of a picture, as of :func:`~segmentation.data.alike.thumbnail`; empty for a volume.
     """
 
     shape: tuple[int, ...]
@@ -113,6 +115,7 @@ class CaseFacts:
     image_intensities: tuple[Intensities | None, ...]
     foreground_intensities: tuple[Intensities | None, ...]
     coarse_kept: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    thumbnail: str = ""
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "CaseFacts":
@@ -240,6 +243,7 @@ def _facts(scan: Scan) -> CaseFacts:
         tiny_components={},
         image_intensities=tuple(_intensities(channel) for channel in scan.array),
         foreground_intensities=(),
+        thumbnail=thumbnail(scan.array) if scan.spatial_dims == 2 else "",
     )
 
 

@@ -5,9 +5,11 @@ patch from the median size, depth from the patch. What differs is the budget, wh
 is meant to be edited: a value changed by hand is used as it stands.
 """
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from segmentation.data.patches import choose_patch, choose_strides
 from segmentation.data.preprocessing import Normalisation, Preprocessing
 from segmentation.plain import from_plain
 from segmentation.runs import read_json, user_cache, write_json
+
+log = logging.getLogger(__name__)
 
 KEPT = 0.95
 """Voxels may become coarser than the scans' as long as labels keep this Dice, and this share of their components."""
@@ -131,7 +135,7 @@ def plan_dataset(settings: PlanSettings) -> tuple[Path, Plan]:
 
 
 def checked_dataset(path: Path, cache: Path | None) -> tuple[Dataset, CheckReport]:
-    """Open a dataset and check it; a dataset with errors goes no further.
+    """Open a dataset and check it; a dataset with errors goes no further, and warnings are said once a process.
 
     Raises:
         SkipSegError: If there is no dataset, or the check finds errors; the message names the first.
@@ -142,7 +146,16 @@ def checked_dataset(path: Path, cache: Path | None) -> tuple[Dataset, CheckRepor
         first, *others = report.errors
         more = f" (and {len(others)} more)" if others else ""
         raise SkipSegError(f"{path} cannot be trained on: {first.sentence}{more}; see `skipseg check`")
+    for finding in report.findings:
+        if finding.severity == "warning":
+            _warn(f"{dataset.name}: {finding.sentence}")
     return dataset, report
+
+
+@cache
+def _warn(sentence: str) -> None:
+    """Say a sentence, once however often the dataset is opened."""
+    log.warning("%s", sentence)
 
 
 def plan_path(dataset: Path) -> Path:

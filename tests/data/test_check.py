@@ -228,6 +228,22 @@ def test_copies_are_found_by_their_voxels_whatever_their_header(dataset):
     assert "different label maps" in sole(check_dataset(dataset), "duplicate").message
 
 
+def test_pictures_that_look_alike_under_different_patients_are_a_warning(tmp_path, make_dataset):
+    dataset = make_dataset(tmp_path, dims=2, patients=9, cases_each=1)
+    assert "look-alike" not in {finding.code for finding in check_dataset(dataset).findings}
+    for number in (2, 5):
+        array = np.asarray(Image.open(dataset.cases[number].images[0])).astype(int)
+        noise = np.random.default_rng(number).integers(-3, 4, array.shape)
+        changed = np.clip(array * 0.8 + 20 + noise, 0, 255).astype(np.uint8)
+        Image.fromarray(changed).save(dataset.cases[number + 1].images[0])
+    finding = sole(check_dataset(dataset), "look-alike")
+    assert (finding.severity, finding.cases) == ("warning", ("case_02", "case_03", "case_05", "case_06"))
+    assert "case_02 and case_03 (and pictures in 1 more group) look nearly alike" in finding.message
+    two = replace(dataset.cases[3], patient=dataset.cases[2].patient)
+    known = replace(dataset, cases=(*dataset.cases[:3], two, *dataset.cases[4:]))
+    assert sole(check_dataset(known), "look-alike").cases == ("case_05", "case_06")
+
+
 def test_an_intensity_outlier_is_a_note(tmp_path, make_dataset):
     dataset = make_dataset(tmp_path, dims=2, patients=9, cases_each=1)
     redraw(dataset.cases[7].images[0], lambda array: 255 - array // 8)

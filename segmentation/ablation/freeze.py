@@ -36,7 +36,7 @@ def freeze(study: StudySettings, runs: Sequence[Run], out: Path) -> None:
         "dataset": describe_dataset(job),
         "primary_metric": study.primary_metric,
         "alpha": study.alpha,
-        "margin": study.margin,
+        "margin": study.settled_margin,
         "split": {"method": job.splits.method, "hash": job.splits.hash},
         "rotate_folds": study.rotate_folds,
     }
@@ -88,6 +88,7 @@ def _arms(runs: Sequence[Run], reference: str) -> dict[str, Any]:
         name: {
             "parameters": job.cost.parameters,
             "macs": job.cost.macs,
+            "activation_bytes": job.cost.activation_bytes,
             "channels": job.settings.network.channels(),
             "matched": job.matched,
             "matched_to": None if job.matched == "none" else reference,

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeGuard
 import yaml
 
 from segmentation import SettingsError, SkipSegError
-from segmentation.config import DataSettings, TrainSettings, require
+from segmentation.config import AugmentSettings, DataSettings, TrainSettings, require
 from segmentation.model.canonical import canonical
 from segmentation.model.presets import with_preset
 from segmentation.plain import flatten, from_plain, nest
@@ -64,8 +64,9 @@ class StudySettings:
     """Metric of the contrasts."""
     alpha: float = 0.05
     """Accepted chance of a false positive."""
-    margin: float = 0.02
-    """Difference of the primary metric below which two conditions count as equivalent."""
+    margin: float | None = None
+    """Difference of the primary metric below which two conditions count as equivalent; by default 0.02 for a metric
+    in [0, 1], while one in mm or ml needs to be given one."""
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
@@ -94,9 +95,16 @@ class StudySettings:
         require(min(self.seeds) >= 0 and max(self.seeds) < 2**32, f"seeds must be in [0, 2**32), got {self.seeds}")
         require(0 < self.alpha < 0.5, f"alpha must be in (0, 0.5), got {self.alpha}")
         share = self.primary_metric in ("dice", "iou", "sensitivity", "precision", "nsd")
+        unit = f"a margin, in {self.primary_metric.rpartition('_')[2]}, within which conditions count as equivalent"
+        require(share or self.margin is not None, f"primary_metric {self.primary_metric} needs {unit}")
         most = 1.0 if share else math.inf
-        fits = 0 < self.margin < most
+        fits = 0 < self.settled_margin < most
         require(fits, f"margin of {self.primary_metric} must be in (0, {most:g}), got {self.margin}")
+
+    @property
+    def settled_margin(self) -> float:
+        """The margin, or its default."""
+        return 0.02 if self.margin is None else self.margin
 
     def all_conditions(self) -> dict[str, dict[str, Any]]:
         """Condition name to its settings, the grid written out.
@@ -236,10 +244,15 @@ def _at_one_spacing(settings: TrainSettings, planned: DataSettings | None) -> Tr
 
 
 def _effective(job: Job) -> Job:
-    """The same training, with its network written in one way."""
-    network = canonical(job.settings.network)
-    architecture = replace(job.architecture, settings=network)
-    return replace(job, settings=replace(job.settings, network=network), architecture=architecture)
+    """The same training, with what has no effect at its default."""
+    settings, seen = job.settings, job.preprocessing
+    network = replace(canonical(settings.network), kernel=None)  # the architecture holds the kernels
+    augment, usual = settings.augment, AugmentSettings()
+    if augment.strength == 0:  # prediction mirrors along flip_axes all the same
+        augment = replace(augment, rotate_degrees=usual.rotate_degrees, scale=usual.scale)
+    data = replace(settings.data, context_slices=seen.context_slices)
+    settings = replace(settings, network=network, augment=augment, data=data)
+    return replace(job, settings=settings, architecture=replace(job.architecture, settings=network))
 
 
 def _settings(study: StudySettings, overrides: Mapping[str, Any], fixed: Mapping[str, Any]) -> TrainSettings:

@@ -293,6 +293,7 @@ def test_frozen_widths_are_not_solved_again(matched, tmp_path):
         ({"conditions": {"a": {}, 1: {"epochs": 9}}}, "a condition's name must be text, got 1; put numbers in quotes"),
         ({"seeds": [-1]}, r"seeds must be in \[0, 2\*\*32\), got \[-1\]"),
         ({"margin": 5.0}, r"margin of dice must be in \(0, 1\), got 5.0"),
+        ({"primary_metric": "hd95_mm"}, "primary_metric hd95_mm needs a margin, in mm, within which"),
         ({"alpha": 0.9}, r"alpha must be in \(0, 0.5\), got 0.9"),
     ],
 )
@@ -302,12 +303,18 @@ def test_nonsense_is_refused_before_anything_is_registered(changes, message):
         StudySettings(**given)
 
 
-def test_conditions_that_differ_in_what_has_no_effect_are_refused(tmp_path, pictures, write_study):
-    none, placebo = {"network.long_skip": "none"}, {"network.long_skip": "none", "network.long_skip_placebo": "zeros"}
-    path = write_study(tmp_path, pictures, conditions={"none": none, "placebo": placebo})
-    with pytest.raises(
-        SkipSegError, match="'none' and 'placebo' are the same training: no setting in which they differ"
-    ):
+@pytest.mark.parametrize(
+    ("one", "idle"),
+    [
+        ({"network.long_skip": "none"}, {"network.long_skip_placebo": "zeros"}),
+        ({"augment.strength": 0}, {"augment.rotate_degrees": 5}),
+        ({"data.context_slices": 0}, {"data.context_slices": 2}),
+        ({"network.kernel": 3}, {"network.kernel": None}),
+    ],
+)
+def test_conditions_that_differ_in_what_has_no_effect_are_refused(one, idle, tmp_path, pictures, write_study):
+    path = write_study(tmp_path, pictures, conditions={"one": one, "other": one | idle})
+    with pytest.raises(SkipSegError, match="'one' and 'other' are the same training: no setting in which they differ"):
         runs_of(path, tmp_path / "out")
 
 

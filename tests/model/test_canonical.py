@@ -31,6 +31,18 @@ SAME = {
         {"short_skip": "add", "block": "bottleneck", "short_skip_every": 1},
         {"short_skip": "add", "block": "bottleneck"},
     ),
+    "start as identity of a skip that is gated": (
+        {"short_skip": "gated_add", "zero_last": True},
+        {"short_skip": "gated_add"},
+    ),
+    "level of a part without short skips": (
+        {"short_skip": "add", "short_skip_where": ["encoder"], "short_skip_levels": {2: "dense"}},
+        {"short_skip": "add", "short_skip_where": ["encoder"]},
+    ),
+    "part whose levels have none": (
+        {"short_skip": "add", "short_skip_levels": {2: "none"}},
+        {"short_skip": "add", "short_skip_where": ["decoder", "encoder"]},
+    ),
     "span without additive skips": ({"short_skip": "dense", "short_skip_every": 1}, {"short_skip": "dense"}),
 }
 OTHER = {

@@ -23,7 +23,7 @@ class DataSettings:
     context_slices: int | None = None
     """With dims 2 on volumes: neighbouring slices on each side, given as extra channels."""
     foreground_share: float = 0.5
-    """Share of patches that are centred on a foreground voxel, in [0, 1]; classes take turns."""
+    """Share of the patches of a case with foreground that are centred on it, in [0, 1]; its classes are as likely."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -38,7 +38,7 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class AugmentSettings:
-    """Random changes of the training patches; the same for every condition of a study."""
+    """Random changes of the training patches."""
 
     strength: float = 1.0
     """Scale of all ranges: 0 switches augmentation off, 1 is the default."""

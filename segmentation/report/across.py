@@ -1,8 +1,8 @@
 """What the probes of a study found, condition beside condition.
 
 Values with a name each, such as those of layers and levels, become heat maps with one row for each condition, averaged
-over its runs. Curves, maps and surfaces cannot be averaged truthfully: they are shown for one run of each condition,
-with colours and axes of curves that all share; a surface keeps its own place.
+over its runs; single numbers become a table. Curves, maps and surfaces cannot be averaged truthfully: they are shown
+for one run of each condition, with colours and axes of curves that all share; a surface keeps its own place.
 """
 
 from collections import defaultdict
@@ -15,6 +15,7 @@ from segmentation import SkipSegError
 from segmentation.figures import Figure, Series
 from segmentation.probes.kinds import KINDS
 from segmentation.report.drawable import check_figure
+from segmentation.report.probe_numbers import common_notes, compare_numbers, single_numbers
 from segmentation.report.probes import measured, read_content, title_of
 from segmentation.report.read import Run, Study
 from segmentation.runs import is_draft
@@ -28,7 +29,8 @@ def probes_of(study: Study) -> list[dict[str, Any]]:
 
     Returns:
         ``kind``, ``title``, ``measured``, ``definition``, ``runs`` (condition to the names of its probed runs),
-        ``figures`` (plain, see :class:`segmentation.figures.Figure`) and ``problems`` (files that cannot be shown).
+        ``values`` (name to condition to mean, range and number of runs), ``notes``, ``figures`` (plain, see
+        :class:`segmentation.figures.Figure`) and ``problems`` (files that cannot be shown).
     """
     runs = sorted(study.finished, key=lambda run: (run.fold, run.seed))
     files = {
@@ -43,25 +45,31 @@ def _entry(kind: str, study: Study, runs: Sequence[Run]) -> dict[str, Any]:
     """One kind over all conditions."""
     contents: dict[str, Mapping[str, Any]] = {}
     figures: dict[str, list[Figure]] = {}
+    numbers: dict[str, dict[str, float | None]] = {}
     problems: list[str] = []
     for run in runs:
         try:
             content = read_content(run.folder / "probes" / f"{kind}.json")
             figures[run.id] = [_checked(each) for each in content.get("figures", [])]
+            drawn = {tick for each in figures[run.id] for tick in each.ticks}
+            numbers[run.id] = single_numbers(content["values"], {row.case for row in run.rows}, drawn)
             contents[run.id] = content
         except SkipSegError as error:
             problems.append(f"{run.id}: {str(error).replace(f'{run.folder.parent}/', '')}")
-    shown = {
+    places = {
         name: [run.id for run in runs if run.condition == name and run.id in contents] for name in study.conditions
     }
-    by_condition = {name: [figures[run] for run in ids] for name, ids in shown.items() if ids}
+    shown = {name: ids for name, ids in places.items() if ids}
+    by_condition = {name: [figures[run] for run in ids] for name, ids in shown.items()}
     first = next(iter(contents.values()), {})
     return {
         "kind": kind,
         "title": title_of(kind),
         "measured": measured(first.get("settings")),
         "definition": str(first.get("definition", "")),
-        "runs": {name: ids for name, ids in shown.items() if ids},
+        "notes": common_notes([str(content.get("note") or "") for content in contents.values()]),
+        "runs": shown,
+        "values": compare_numbers({name: [numbers[run] for run in ids] for name, ids in shown.items()}),
         "figures": [figure.to_plain() for figure in beside_each_other(by_condition)],
         "problems": problems,
     }

@@ -1,18 +1,22 @@
 """Compare conditions pairwise, and keep apart what was declared beforehand from what is exploratory.
 
-Two conditions are compared only on scores that both have: same fold, seed, case and class.
+Two conditions are compared only on scores that both have: same fold, seed, case and class. A false alarm where the
+other condition rightly found nothing has no counterpart: such scores are counted, and the difference is told a second
+time with a rightly empty mask as perfect.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import combinations
 from statistics import fmean
 from typing import Any
 
 from segmentation import SkipSegError
+from segmentation.evaluation.summary import PERFECT
 from segmentation.report.read import MEASURES, Study
-from segmentation.report.scores import Scores, by_seed, fold_of, of_class
+from segmentation.report.scores import Key, Scores, by_seed, fold_of, of_class, scores_of
 from segmentation.statistics import checks, holm, paired_difference
+from segmentation.terminal import counted
 
 _MOST_PAIRS_OF = 6
 """With more conditions than this, comparisons that nobody asked for are made with the first condition only."""
@@ -54,8 +58,9 @@ def compare(
     Returns:
         One record per comparison, the declared ones first: conditions ``a`` and ``b``, ``declared``,
         ``metric``, ``class`` (``None`` for the mean over classes), ``patients`` (patient to difference), the
-        fields of :class:`segmentation.statistics.PairedDifference`, ``p_holm`` (adjusted within the declared
-        family, else None) and for the primary measure ``checks``, see :class:`segmentation.statistics.Checks`.
+        fields of :class:`segmentation.statistics.PairedDifference`, ``false_alarms`` (see above, None if there are
+        none), ``p_holm`` (adjusted within the declared family, else None) and for the primary measure ``checks``, see
+        :class:`segmentation.statistics.Checks`.
     """
     header = study.header
     alpha, margin = header.get("alpha", 0.05), header.get("margin", 0.02)
@@ -105,12 +110,13 @@ class _Pair:
     def __init__(
         self, study: Study, scores: Scores, a: str, b: str, measure: str, class_name: str | None = None
     ) -> None:
+        self.study = study
         first, second = (of_class(scores[name][measure], class_name) for name in (a, b))
-        common = sorted(first.keys() & second.keys())
-        self.in_a, self.in_b = (by_seed({key: of[key] for key in common}) for of in (first, second))
+        self.in_a, self.in_b, common = _in_common(first, second)
+        self.alone = first.keys() ^ second.keys()
         self.folds = fold_of(dict.fromkeys(common, 0.0))
         self.test_share = _test_share(study, (a, b))
-        self.names = {"a": a, "b": b, "class": class_name, "metric": measure, "pairs": len(common)}
+        self.names: dict[str, Any] = {"a": a, "b": b, "class": class_name, "metric": measure, "pairs": len(common)}
 
     def judge(self, alpha: float, margin: float, equivalence_alpha: float | None = None) -> dict[str, Any]:
         """The paired difference with its verdict."""
@@ -120,7 +126,30 @@ class _Pair:
             return names | {"n": 0, "seeds": 0, "verdict": "no result", "sentence": sentence, "patients": {}}
         found = paired_difference(self.in_a, self.in_b, alpha, margin, equivalence_alpha=equivalence_alpha)
         means = {p: fmean(v[s] - self.in_b[p][s] for s in v) for p, v in self.in_a.items()}
-        return names | asdict(found) | {"patients": means}
+        told: dict[str, Any] = names | asdict(found) | {"patients": means}
+        perfect = told["false_alarms"] = self._with_false_alarms(alpha, margin)
+        if perfect:
+            told["sentence"] += (
+                f" Not in it: {counted(perfect['scores'], 'score')} where one rightly found nothing and the other "
+                f"raised a false alarm; with right empty masks as perfect scores the difference is "
+                f"{perfect['mean']:+.3g} ({perfect['low']:+.3g} to {perfect['high']:+.3g})."
+            )
+        return told
+
+    def _with_false_alarms(self, alpha: float, margin: float) -> dict[str, Any] | None:
+        """The difference with rightly empty masks as perfect; None where no false alarm stands alone."""
+        a, b, class_name, measure = (self.names[key] for key in ("a", "b", "class", "metric"))
+        if measure not in PERFECT or not self.alone:
+            return None
+        first, second = (
+            of_class(scores_of(self.study.runs_of(name), measure, "both_empty_perfect"), class_name) for name in (a, b)
+        )
+        count = len(self.alone & first.keys() & second.keys())
+        if not count:
+            return None
+        in_a, in_b, _ = _in_common(first, second)
+        found = paired_difference(in_a, in_b, alpha, margin)
+        return {"scores": count, **{key: getattr(found, key) for key in ("mean", "low", "high", "n")}}
 
     def checks(
         self, alpha: float, margin: float, *, mixed: bool = False, equivalence_alpha: float | None = None
@@ -131,6 +160,15 @@ class _Pair:
         options: dict[str, Any] = {"folds": self.folds, "test_share": self.test_share, "mixed": mixed}
         options["equivalence_alpha"] = equivalence_alpha
         return asdict(checks(self.in_a, self.in_b, alpha=alpha, margin=margin, **options))
+
+
+def _in_common(
+    first: Mapping[Key, float], second: Mapping[Key, float]
+) -> tuple[dict[str, dict[int, float]], dict[str, dict[int, float]], list[Key]]:
+    """Means by patient and seed of the scores that both have, and which these are."""
+    common = sorted(first.keys() & second.keys())
+    in_a, in_b = (by_seed({key: of[key] for key in common}) for of in (first, second))
+    return in_a, in_b, common
 
 
 def _test_share(study: Study, names: tuple[str, ...]) -> float | None:

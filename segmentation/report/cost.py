@@ -1,6 +1,6 @@
 """What a condition costs beside what it scores: parameters, multiplications, time and memory."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -18,7 +18,7 @@ def times_of(study: Study) -> dict[str, Any]:
         "train_seconds": sum(seconds),
         "timed_runs": len(seconds),
         "conditions": {
-            name: {measure: _mean(map(read, study.runs_of(name))) for measure, read in _OF_A_RUN.items()}
+            name: {measure: mean_and_range(map(read, study.runs_of(name))) for measure, read in _OF_A_RUN.items()}
             for name in study.conditions
         },
         "runs": {run.id: {measure: read(run) for measure, read in _OF_A_RUN.items()} for run in study.finished},
@@ -44,8 +44,8 @@ _OF_A_RUN: dict[str, Callable[[Run], float | None]] = {
 }
 
 
-def _mean(values: "map[float | None]") -> dict[str, float] | None:
-    """Mean, lowest and highest value; None where no run knows."""
+def mean_and_range(values: Iterable[float | None]) -> dict[str, float] | None:
+    """Mean, lowest and highest value, and how many runs have one; None where no run knows."""
     known = [value for value in values if value is not None]
     return {"mean": fmean(known), "low": min(known), "high": max(known), "runs": len(known)} if known else None
 
@@ -60,7 +60,12 @@ def cost_figures(results: Mapping[str, Any], measure_name: str) -> list[Figure]:
     conditions, times = results["conditions"], results["time"]["conditions"]
     costs: list[tuple[str, str, list[float | None]]] = [
         ("parameters", "thousand", [_scaled(c["parameters"], 1e3) for c in conditions.values()]),
-        ("multiply-accumulates", "million a patch", [_scaled(_macs(c), 1e6) for c in conditions.values()]),
+        ("multiply-accumulates", "million a patch", [_scaled(_counted(c, "macs"), 1e6) for c in conditions.values()]),
+        (
+            "memory of maps",
+            "MiB a patch",
+            [_scaled(_counted(c, "activation_bytes"), 2**20) for c in conditions.values()],
+        ),
         ("training time", "s a run", [_seconds(times[name]["train_seconds"]) for name in conditions]),
         ("prediction time", "s a case", [_seconds(times[name]["predict_seconds_per_case"]) for name in conditions]),
     ]
@@ -92,10 +97,10 @@ def _possible(value: float | None, bounded: bool) -> float | None:
     return min(1.0, max(0.0, value)) if bounded and value is not None else value
 
 
-def _macs(condition: Mapping[str, Any]) -> list[float]:
-    """Multiply-accumulates of a condition's network, where the study counted them."""
-    macs = (condition["budget"] or {}).get("macs")
-    return [] if macs is None else [macs]
+def _counted(condition: Mapping[str, Any], cost: str) -> list[float]:
+    """What a condition's network costs, where the study counted it."""
+    found = (condition["budget"] or {}).get(cost)
+    return [] if found is None else [found]
 
 
 def _scaled(values: Sequence[float], unit: float) -> float | None:

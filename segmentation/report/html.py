@@ -31,6 +31,7 @@ def environment() -> Environment:
         p_value=tables.p_value,
         duration=duration,
         volume=significant,
+        significant=significant,
     )
     shared: dict[str, Any] = {"security": security, "scripts": ()}
     found.globals.update(shared)

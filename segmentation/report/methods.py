@@ -119,7 +119,7 @@ def _training(results: Mapping[str, Any]) -> Iterator[str]:
     elif any(step != 1 for step in say.settings.get("data.spacing_mm") or ()):
         yield say("Pictures were resampled to pixels of {} original ones.", "data.spacing_mm")
     yield say("Batches had {} patches of {} voxels.", "data.batch_size", "data.patch_size")
-    yield say("A share of {} of the patches was centred on foreground.", "data.foreground_share")
+    yield say("Of cases with foreground, a share of {} of the patches was centred on it.", "data.foreground_share")
     at_most = "at most " if say.settings.get("patience") else ""
     yield say(f"Each network was trained for {at_most}{{}} epochs of {{}} steps.", "epochs", "steps_per_epoch")
     yield say("The loss was {}.", "optim.loss")

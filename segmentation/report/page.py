@@ -12,7 +12,7 @@ from segmentation.report.blocks import prose
 from segmentation.report.cost import BOUNDED, cost_figures
 from segmentation.report.html import environment, script
 from segmentation.report.probes import read_probes
-from segmentation.report.protocol import AS_PLANNED
+from segmentation.report.protocol import AS_PLANNED, expectation
 from segmentation.report.read import MEASURES, Study, read_study
 from segmentation.report.results import build_results
 from segmentation.report.settings import in_yaml
@@ -126,7 +126,12 @@ def _forest(results: Mapping[str, Any]) -> dict[str, Any]:
         else ("second higher", "first higher")
     )
     caption = "Paired difference, first minus second"
+    stated = {(each["a"], each["b"]): each["expected"] for each in results["protocol"].get("contrasts", [])}
+    expected = [expectation(c, stated.get((c["a"], c["b"]), "any")) if c["declared"] else "" for c in shown]
     return {
         "axis": figures.axis_row(scale, caption, ends),
-        "rows": [(c, figures.forest_row(scale, c, results["margin"]) if c["n"] else "") for c in shown],
+        "rows": [
+            (c, figures.forest_row(scale, c, results["margin"]) if c["n"] else "", words)
+            for c, words in zip(shown, expected, strict=True)
+        ],
     }

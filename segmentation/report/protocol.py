@@ -33,6 +33,30 @@ def protocol_of(study: Study) -> dict[str, Any]:
     }
 
 
+def expectation(contrast: Mapping[str, Any], expected: str) -> str:
+    """What was expected of a contrast before the first run, and what was found; nothing where any result was.
+
+    Args:
+        contrast: Of results.json.
+        expected: Of its first condition, the ``"greater"`` or ``"less"`` value, an ``"equivalent"`` one, or ``"any"``.
+
+    Examples:
+        >>> expectation({"verdict": "different", "mean": 0.1}, "greater")
+        'expected greater, found so'
+        >>> expectation({"verdict": "equivalent", "mean": 0.0}, "less")
+        'expected less, found equivalent'
+        >>> expectation({"verdict": "inconclusive", "mean": 0.1}, "greater")
+        'expected greater, not decided'
+    """
+    if expected == "any":
+        return ""
+    if contrast["verdict"] not in ("different", "equivalent"):
+        return f"expected {expected}, not decided"
+    direction = "greater" if contrast["mean"] > 0 else "less"
+    found = direction if contrast["verdict"] == "different" else "equivalent"
+    return f"expected {expected}, found {'so' if found == expected else found}"
+
+
 def _deviations(study: Study) -> Iterator[str]:
     """Everything that is not as planned, in sentences."""
     for amendment in study.header.get("amendments", []):

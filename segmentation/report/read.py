@@ -15,6 +15,7 @@ import yaml
 
 from segmentation import SkipSegError
 from segmentation.ablation.protocol import read_protocol, verify
+from segmentation.model.folder import DESCRIPTION
 from segmentation.plain import flatten
 from segmentation.runs import read_csv, read_json
 
@@ -145,13 +146,28 @@ def read_study(folder: Path) -> Study:
         run = _read_run(folder.resolve().parent, {"id": name, "condition": name}, {name: {}})
         if run.left_out:
             raise SkipSegError(f"{folder} cannot be reported: {run.left_out}")
-        return Study({"name": name}, {name: {}}, (run,), single=True)
+        return Study(_header_of(run), {name: {}}, (run,), single=True)
     if not folder.is_dir():
         raise SkipSegError(f"{folder} is not a folder; give the folder of a study, a run or suites")
     raise SkipSegError(
         f"{folder} holds neither study.json nor run.json, nor result.json of a suite; "
         "give the folder of a study, a run or suites"
     )
+
+
+def _header_of(run: Run) -> dict[str, Any]:
+    """What stands in the place of study.json for a single run: its data and split, as it and its model say."""
+    record, source = run.record, run.folder / DESCRIPTION
+    model = _mapping(read_json(source), source) if source.is_file() else {}
+    known = {
+        "name": record.get("dataset"),
+        "hash": record.get("dataset_hash", ""),
+        "patients": record.get("patients"),
+        "cases": len({*record.get("train_cases", ()), *record.get("val_cases", ())}),
+        "labels": _mapping(model.get("labels", {}), source),
+    }
+    data = known | _mapping(model.get("dataset", {}), source) if known["name"] else {}
+    return {"name": run.id, "dataset": data, "split": record.get("split", {})}
 
 
 def _read_run(parent: Path, entry: Mapping[str, Any], conditions: Mapping[str, Any]) -> Run:

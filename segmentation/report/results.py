@@ -32,7 +32,7 @@ from segmentation.report.scores import (
     scores_of,
 )
 from segmentation.report.settings import settings_of
-from segmentation.report.training import curves_of
+from segmentation.report.training import convergence_of, curves_of
 from segmentation.statistics import fewest_patients, table_of, variance_split
 from segmentation.terminal import counted
 
@@ -95,6 +95,7 @@ def build_results(study: Study) -> dict[str, Any]:
             "settings": settings_of(study),
             "versions": versions_of(study),
             "time": times_of(study),
+            "convergence": convergence_of(study),
         }
     )
     results |= {"curves": curves_of(study), "probes": single_probes(study) if study.single else probes_of(study)}
@@ -211,6 +212,20 @@ def _badness(values: Sequence[float], worst_is_high: bool) -> float:
     return -fmean(abs(value) for value in values) if worst_is_high else fmean(values)
 
 
+_GROUPED = {
+    "case": "Nothing says which cases come from one patient, so each counts as a patient of its own: if some do share "
+    "a patient, the same one was learnt from and scored, scores are optimistic and intervals too narrow.",
+    "contiguous blocks": "As declared, cases of one patient were learnt from and scored (contiguous blocks): scores "
+    "say how well more of the same patients is segmented, not how well a new one is.",
+}
+"""What a split means that keeps no patient on one side."""
+
+
+def _grouping(run: Run) -> str:
+    """What stands on one side of a run's split only."""
+    return run.record.get("split", {}).get("grouping", "patient")
+
+
 def _notes(study: Study) -> list[str]:
     """What a reader must know before comparing numbers of this study."""
     notes: list[str] = []
@@ -222,6 +237,7 @@ def _notes(study: Study) -> list[str]:
             f"report, not how accurate it is. With fewer than {fewest_patients(alpha)} patients no difference can "
             f"reach p < {alpha:g}."
         )
+    notes += [_GROUPED[by] for by in sorted({_grouping(run) for run in study.finished} & _GROUPED.keys())]
     held_out = {name: frozenset((r.fold, r.seed) for r in study.runs_of(name)) for name in study.conditions}
     if len(set(held_out.values())) > 1:
         notes.append(

@@ -1,8 +1,10 @@
 """The course of the trainings: points of every run for results.json, and one panel for each condition."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
+
+import numpy as np
 
 from segmentation.report import figures, tables
 from segmentation.report.axes import axis_for
@@ -12,6 +14,9 @@ MOST_POINTS = 120
 """Points of one curve; longer ones are averaged over neighbouring points."""
 
 _GROUPS = (("Loss", ("train_loss", "val_loss")), ("Dice of held-out cases", ("val_dice",)))
+
+NEAR = 0.9
+"""Share of the highest Dice at which a training counts as nearly done."""
 
 _STEEP = 8
 """A loss that falls by this factor is drawn on a logarithmic axis."""
@@ -31,6 +36,45 @@ def _points(run: Run, column: str) -> dict[str, list[float]] | None:
     points = thin_out([(row.get("step", row.get("epoch", 0.0)), row[column]) for row in run.curves if column in row])
     digits = [[float(f"{value:.6g}") for value in each] for each in zip(*points, strict=True)]
     return dict(zip(("step", "value"), digits, strict=True)) if points else None
+
+
+def convergence_of(study: Study) -> dict[str, Any]:
+    """How soon each condition learns: steps to a Dice that is the same for all, and the area under the training loss.
+
+    Returns:
+        ``dice``, :data:`NEAR` of the highest mean over runs that a condition ends with; and for each of the
+        ``conditions`` with such curves its number of ``runs``, how many ``reached`` it, the ``steps`` that the median
+        of these took, and ``mean_loss``, the area under the loss divided by the steps. Empty without curves of Dice.
+    """
+    dice = {name: [_curve(run, "val_dice") for run in study.runs_of(name)] for name in study.conditions}
+    ended = [fmean(curve[-1][1] for curve in curves) for curves in dice.values() if curves and all(curves)]
+    if not ended:
+        return {}
+    threshold = NEAR * max(ended)
+    conditions: dict[str, dict[str, Any]] = {}
+    for name, curves in dice.items():
+        first = [next((step for step, value in curve if value >= threshold), None) for curve in curves if curve]
+        reached = [step for step in first if step is not None]
+        areas = [_mean_over_steps(loss) for run in study.runs_of(name) if len(loss := _curve(run, "train_loss")) > 1]
+        if first:
+            conditions[name] = {
+                "runs": len(first),
+                "reached": len(reached),
+                "steps": median(reached) if reached else None,
+                "mean_loss": fmean(areas) if areas else None,
+            }
+    return {"dice": threshold, "conditions": conditions}
+
+
+def _curve(run: Run, column: str) -> list[tuple[float, float]]:
+    """Step and value of each point of a run's curve."""
+    return [(row["step"], row[column]) for row in run.curves if "step" in row and column in row]
+
+
+def _mean_over_steps(curve: Sequence[tuple[float, float]]) -> float:
+    """Area under a curve of two points or more, divided by its length."""
+    steps, values = zip(*curve, strict=True)
+    return float(np.trapezoid(values, steps)) / (steps[-1] - steps[0])
 
 
 def thin_out(curve: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

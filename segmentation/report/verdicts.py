@@ -57,6 +57,8 @@ def _said(contrast: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     """What differs from what, in a few words."""
     a, b = contrast["a"], contrast["b"]
     if contrast["verdict"] == "different":
+        if results["primary_metric"] in ("hd95_mm", "assd_mm"):
+            return f"{a} has {'larger' if contrast['mean'] > 0 else 'smaller'} distances than {b}"
         return f"{a} scores {'higher' if contrast['mean'] > 0 else 'lower'} than {b}"
     if contrast["verdict"] == "equivalent":
         return f"{a} and {b} differ by less than {results['margin']:g}"

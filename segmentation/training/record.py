@@ -101,8 +101,14 @@ def describe_run(job: Job) -> dict[str, Any]:
     return {
         "hash": job.identity,
         "dataset": job.dataset.name,
+        "dataset_hash": job.dataset_hash,
         "patients": len({case.patient for case in job.dataset.cases}),
-        "split": {"method": job.splits.method, "hash": job.splits.hash, "fold": job.settings.fold},
+        "split": {
+            "method": job.splits.method,
+            "grouping": job.splits.grouping,
+            "hash": job.splits.hash,
+            "fold": job.settings.fold,
+        },
         "train_cases": list(job.fold.train),
         "val_cases": list(job.fold.val),
         "parameters": job.cost.parameters,

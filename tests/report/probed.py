@@ -14,8 +14,9 @@ def add_probes(folder):
         run = folder / "runs" / entry["id"]
         if (run / "evaluation").is_dir():
             factor = 1 + 0.1 * entry["seed"] + entry["fold"]
+            values = {"start": {"V": -2.0 * factor}, "basin_radius": {"median": factor, "low": 0.25, "high": 77.0}}
             for kind, figures in _figures(factor, skips=entry["condition"] != "none").items():
-                write_probe(run, kind, figures)
+                write_probe(run, kind, figures, values=values, note=f"V = {factor:.2f} decades; eps is 1e-8.")
 
 
 def write_probe(run, kind, figures, **changes):

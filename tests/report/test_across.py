@@ -17,9 +17,13 @@ def study(study_writer, tmp_path):
     return folder
 
 
-def figures_of(folder, kind):
+def probe_of(folder, kind):
     (entry,) = [entry for entry in probes_of(read_study(folder)) if entry["kind"] == kind]
-    return [Figure.from_plain(plain) for plain in entry["figures"]]
+    return entry
+
+
+def figures_of(folder, kind):
+    return [Figure.from_plain(plain) for plain in probe_of(folder, kind)["figures"]]
 
 
 def test_values_of_layers_are_averaged_over_the_runs_of_a_condition(study):
@@ -38,6 +42,50 @@ def test_a_condition_without_skips_has_no_row_of_levels(study):
     assert (levels.rows, levels.ticks, levels.reference) == (["concat"], ["L0", "L1", "L2"], 0.0)
     assert levels.values[0] == pytest.approx([0.15, -0.02, 0.01])
     assert levels.value_label == "change of Dice"
+
+
+def test_single_numbers_are_means_over_runs_with_their_range(study):
+    values = probe_of(study, "gradients")["values"]
+    assert list(values) == ["start.V", "basin_radius"]
+    assert values["start.V"]["concat"] == {"mean": -3.0, "low": -4.0, "high": -2.0, "runs": 2}
+    assert values["basin_radius"]["none"] == {"mean": 1.5, "low": 1.0, "high": 2.0, "runs": 2}
+
+
+def test_a_number_that_not_every_run_has_says_how_many_have_it(study, section_of):
+    write_probe(study / "runs" / "c0-f0-s0", "gradients", [], values={"start": {"V": None}, "F": 0.5})
+    for run in ("c1-f0-s0", "c1-f1-s0"):
+        write_probe(study / "runs" / run, "gradients", [], values={"start": {"V": None}})
+    values = probe_of(study, "gradients")["values"]
+    assert values["start.V"] == {"concat": {"mean": -4.0, "low": -4.0, "high": -4.0, "runs": 1}, "none": None}
+    assert values["F"] == {"concat": {"mean": 0.5, "low": 0.5, "high": 0.5, "runs": 1}, "none": None}
+    section = section_of(write_report(study).read_text(), "probes")
+    row = section.partition('<th scope="row">start.V</th>')[2].partition("</tr>")[0]
+    assert row == ('<td class="n">\N{MINUS SIGN}4<br><small>1 of 2 runs</small></td><td class="n">\N{EN DASH}</td>')
+
+
+def test_numbers_of_cases_lists_and_what_a_figure_shows_are_not_listed(study):
+    run = study / "runs" / "c0-f0-s0"
+    shares = Figure("bars", "Share", ticks=["L0"], series=[Series("", [0.5])])
+    values = {
+        "share": {"L0": 0.5}, "mean": {"L0": {"rms": 2.0}}, "dice": {"pat_1_a": 0.9, "all": 0.8}, "curve": [1.0, 2.0],
+        "on": True, "optimizer": "sgd",
+    }  # fmt: skip
+    write_probe(run, "share", [shares], values=values)
+    assert list(probe_of(study, "share")["values"]) == ["mean.L0.rms", "dice.all"]
+
+
+def test_notes_stand_once_without_the_numbers_in_which_they_differ(study):
+    assert probe_of(study, "gradients")["notes"] == ["V = \N{HORIZONTAL ELLIPSIS} decades; eps is 1e-8."]
+    write_probe(study / "runs" / "c1-f0-s0", "gradients", [], note="A placebo.")
+    write_probe(study / "runs" / "c1-f1-s0", "gradients", [], note="")
+    assert probe_of(study, "gradients")["notes"] == ["V = \N{HORIZONTAL ELLIPSIS} decades; eps is 1e-8.", "A placebo."]
+
+
+def test_a_long_table_of_numbers_is_folded(study, section_of):
+    write_probe(study / "runs" / "c0-f0-s0", "gradients", [], values={f"v{i}": i for i in range(13)})
+    section = section_of(write_report(study).read_text(), "probes")
+    assert section.count("<summary>Values (") == 1
+    assert "<summary>Values (15)</summary>" in section
 
 
 @pytest.mark.parametrize("kind", ["updates", "landscape"])
@@ -98,6 +146,9 @@ def test_the_page_of_a_study_shows_its_probes_and_results_hold_them(study, secti
         "as a relief",
         "Shapley value of each level&#39;s skip",
         "concat 2 runs, none 2 runs",
+        "<p>V = \N{HORIZONTAL ELLIPSIS} decades; eps is 1e-8.</p>",
+        '<th scope="row">start.V</th>',
+        '<td class="n">\N{MINUS SIGN}3<br><small>\N{MINUS SIGN}4 to \N{MINUS SIGN}2</small></td>',
     ):
         assert wanted in section, wanted
     assert section.count("<figure") == 2 + 2 + 2 * 2 + 1 + 1

@@ -9,8 +9,22 @@ from segmentation.report.results import build_results
 from segmentation.runs import write_json
 
 ARMS = {
-    "concat": {"parameters": 482_113, "macs": 9_000_000, "channels": [4, 8], "matched": "none", "matched_to": None},
-    "none": {"parameters": 449_345, "macs": 7_000_000, "channels": [4, 8], "matched": "none", "matched_to": None},
+    "concat": {
+        "parameters": 482_113,
+        "macs": 9_000_000,
+        "activation_bytes": 2**22,
+        "channels": [4, 8],
+        "matched": "none",
+        "matched_to": None,
+    },
+    "none": {
+        "parameters": 449_345,
+        "macs": 7_000_000,
+        "activation_bytes": 2**21,
+        "channels": [4, 8],
+        "matched": "none",
+        "matched_to": None,
+    },
 }
 
 
@@ -40,9 +54,10 @@ def test_a_resumed_training_has_no_time_of_its_own(study_writer, tmp_path):
 
 def test_figures_hold_one_point_for_each_condition(study_writer, tmp_path):
     results = build_results(read_study(study_writer(tmp_path, folds=2, arms=ARMS)))
-    parameters, macs = cost_figures(results, "Dice")  # times of the fake runs are all the same
+    parameters, macs, maps = cost_figures(results, "Dice")  # times of the fake runs are all the same
     assert [series.x for series in parameters.series] == [[482.113], [449.345]]
     assert [series.x for series in macs.series] == [[9.0], [7.0]]
+    assert [series.x for series in maps.series] == [[4.0], [2.0]]
     found = results["conditions"]["none"]["scores"]["dice"]
     assert (parameters.series[1].name, parameters.series[1].y) == ("none", [found["estimate"]])
     assert (parameters.series[1].low, parameters.series[1].high) == ([found["low"]], [found["high"]])

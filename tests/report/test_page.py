@@ -215,6 +215,40 @@ def test_a_run_folder_is_reported_alone(run_writer, tmp_path):
     assert (tmp_path / "run" / "results.json").is_file()
 
 
+def test_the_page_of_a_run_says_which_data_under_which_licence(run_writer, tmp_path, section_of):
+    run = tmp_path / "run"
+    run_writer(run, {"case_7": "p7", "case_9": "p9"})
+    split = {"method": "stratified 5-fold", "hash": "ef" * 32, "fold": 0}
+    known = {"dataset": "lung-ct", "patients": 4, "split": split, "versions": {"torch": "2.13"}}
+    write_json(run / "run.json", read_json(run / "run.json") | known)
+    dataset = {
+        "licence": "CC BY-NC 3.0",
+        "citation": "Somebody et al. 2014",
+        "notice": "Keep it.",
+        "train_cases": ["x"],
+    }
+    write_json(run / "model.json", {"dataset": {"name": "lung-ct"} | dataset, "labels": {"background": 0, "tumour": 1}})
+    page = write_report(run).read_text()
+    for section, wanted in (
+        (
+            "data",
+            ("lung-ct", "<dd>4</dd>", "<dd>3</dd>", "1 tumour", "CC BY-NC 3.0", "Somebody et al. 2014", "Keep it."),
+        ),
+        ("reproduce", ("stratified 5-fold", "ef" * 32, "<dt>Run hash</dt><dd><code>" + "ab" * 32, "<dd>2.13</dd>")),
+        ("methods", ("Data: lung-ct, 3 cases, 4 patients, labelled tumour, licence CC BY-NC 3.0.",)),
+    ):
+        assert [each for each in wanted if each not in section_of(page, section)] == []
+    assert "does not say which data" not in page
+    assert "train_cases" not in read_json(run / "results.json")["dataset"]
+
+
+def test_a_run_that_names_no_data_says_so(run_writer, tmp_path, section_of):
+    run_writer(tmp_path / "run", {"case_7": "p7"})
+    page = write_report(tmp_path / "run").read_text()
+    assert "does not say which data" in section_of(page, "data")
+    assert "Split</dt>" not in page
+
+
 HOSTILE = [
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',

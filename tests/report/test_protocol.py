@@ -4,7 +4,7 @@ import pytest
 
 from segmentation.ablation.protocol import register
 from segmentation.report.page import write_report
-from segmentation.report.protocol import AS_PLANNED, protocol_of
+from segmentation.report.protocol import AS_PLANNED, expectation, protocol_of
 from segmentation.report.read import read_study
 from segmentation.runs import content_hash, read_json, write_json
 
@@ -54,6 +54,29 @@ def test_what_was_added_after_runs_had_finished_is_said_and_exploratory(amended)
     assert "expected greater" in page
     assert "sign-flip permutation of patients, two-sided" in page
     assert AS_PLANNED not in page
+
+
+def test_what_was_expected_stands_beside_what_was_found(amended, section_of):
+    differences = section_of(write_report(amended).read_text(), "differences")
+    rows = differences.partition("<tbody>")[2].partition("</tbody>")[0].split("</tr>")
+    assert "<small>expected greater, not decided</small>" in rows[0]
+    assert "expected" not in "".join(rows[1:])  # what was added late was not expected beforehand
+
+
+@pytest.mark.parametrize(
+    ("verdict", "mean", "expected", "said"),
+    [
+        ("different", -0.1, "less", "expected less, found so"),
+        ("different", -0.1, "greater", "expected greater, found less"),
+        ("different", 0.1, "equivalent", "expected equivalent, found greater"),
+        ("equivalent", 0.01, "equivalent", "expected equivalent, found so"),
+        ("equivalent", 0.01, "greater", "expected greater, found equivalent"),
+        ("inconclusive", 0.1, "greater", "expected greater, not decided"),
+        ("different", 0.1, "any", ""),
+    ],
+)
+def test_expectations_are_held_against_verdicts(verdict, mean, expected, said):
+    assert expectation({"verdict": verdict, "mean": mean}, expected) == said
 
 
 def test_missing_runs_and_other_versions_are_deviations(study_writer, tmp_path):

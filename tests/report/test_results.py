@@ -11,7 +11,7 @@ from segmentation import SkipSegError
 from segmentation.report.page import write_report
 from segmentation.report.read import read_study
 from segmentation.report.results import build_results, collapse
-from segmentation.runs import write_csv, write_json
+from segmentation.runs import read_json, write_csv, write_json
 from segmentation.statistics import holm
 
 
@@ -197,6 +197,18 @@ def test_one_seed_says_that_its_share_is_unknown(study_writer, tmp_path):
     assert "one seed, so the share of seeds is unknown" in contrast["method"]
     assert contrast["checks"]["hierarchical_p"] is contrast["checks"]["spread"] is None
     assert any("How much another seed would change them is unknown" in note for note in results["notes"])
+
+
+@pytest.mark.parametrize(
+    ("grouping", "said"),
+    [("case", "each counts as a patient of its own"), ("contiguous blocks", "not how well a new one is"), (None, None)],
+)
+def test_a_split_that_keeps_no_patient_together_is_said(study_writer, tmp_path, grouping, said):
+    folder = study_writer(tmp_path, patients=8)
+    for file in folder.glob("runs/*/run.json"):
+        write_json(file, read_json(file) | ({"split": {"grouping": grouping}} if grouping else {}))
+    notes = results_of(folder)["notes"]
+    assert any("cases" in note and "patient" in note and (said or "") in note for note in notes) == (said is not None)
 
 
 def test_only_declared_contrasts_get_a_mixed_model_and_only_the_primary_measure_checks(study_writer, tmp_path):

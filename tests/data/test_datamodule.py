@@ -109,6 +109,17 @@ def test_the_foreground_share_reaches_the_patch(prepared, kind, augment):
     assert all((dataset[number][1] > 0).any() for number in range(30))
 
 
+def test_the_foreground_share_that_was_set_reaches_the_training_batches(prepared, kind):
+    preprocessing, patch = KINDS[kind]
+    seen = {}
+    for share in (0.0, 1.0):
+        data = DataSettings(patch_size=list(patch), batch_size=2, foreground_share=share)
+        batches = PatchDataModule(prepared, [], preprocessing, data, AUGMENT, 15, 0).train_dataloader()
+        seen[share] = [bool((labels > 0).any()) for _, batch in batches for labels in batch]
+    assert all(seen[1.0])
+    assert not all(seen[0.0])
+
+
 def test_the_rim_of_a_scan_is_shown_as_often_as_it_is_drawn(prepared, kind):
     """What is cut for a patch that is to be turned has the patch in its middle, also at the rim of the case."""
     _, patch = KINDS[kind]

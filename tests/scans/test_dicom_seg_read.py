@@ -246,7 +246,7 @@ def test_a_segmentation_is_read_as_a_label_map_and_never_as_a_scan(segmented: Se
     np.testing.assert_array_equal(read_label_map(path, scan).array[0], label_map)
     remapped = read_label_map(path, scan, {2: 7})
     np.testing.assert_array_equal(remapped.array[0], np.where(label_map == 2, 7, label_map))
-    with pytest.raises(SkipSegError):
+    with pytest.raises(SkipSegError, match=r"seg\.dcm: unknown format; known are .* and DICOM folders"):
         read_scan(path)
 
 

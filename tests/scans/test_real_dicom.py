@@ -239,7 +239,7 @@ def test_what_is_no_sound_series_is_refused(real_dicom: Path, tmp_path: Path):
         read_series([real_dicom / "dcmqi_segmentations" / "liver.dcm", real_dicom / "rtutils_mock" / "rt.dcm"])
     with pytest.raises(SkipSegError, match="multi-frame"):
         read_series(real_dicom / "dcmqi_segmentations" / "23x38x3" / "multiframe")
-    with pytest.raises(SkipSegError):
+    with pytest.raises(SkipSegError, match=r"liver\.dcm: unknown format"):
         read_scan(real_dicom / "dcmqi_segmentations" / "liver.dcm")
 
 

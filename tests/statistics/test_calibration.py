@@ -56,6 +56,12 @@ def covers(interval, truth=0.0):
     return interval.low <= truth <= interval.high
 
 
+def narrow(intervals, variance, freedom):
+    """Whether intervals of a mean are on average hardly wider than Student's t, for [-1, 1] covers everything."""
+    mean = np.mean([interval.high - interval.low for interval in intervals])
+    return mean <= 1.1 * 2 * stats.t.isf(0.025, freedom) * np.sqrt(variance)
+
+
 def as_scores(table):
     return {f"p{i:03}": {s: value for s, value in enumerate(row) if value == value} for i, row in enumerate(table)}
 
@@ -107,14 +113,21 @@ def test_hierarchical_interval_covers_in_cross_validation_with_a_lost_run(runs):
 @pytest.mark.parametrize("runs", fast_or_slow)
 @pytest.mark.parametrize(("seeds", "elsewhere"), [(2, 1), (3, 1), (5, 1), (5, 4)])
 def test_a_study_under_way_or_grown_covers_and_keeps_its_level(seeds, elsewhere, runs):
+    missing = (np.arange(30)[:, np.newaxis] % 5 > 0) & (np.arange(seeds) >= elsewhere)
+    intervals = []
+
     def study(rng):
         table = draw(rng, 30, seeds, patient=0.03, seed=0.05, residual=0.03, folds=5)
-        table[np.arange(30) % 5 > 0, elsewhere:] = np.nan  # of the other folds only the first seeds have run
-        return compare(table)
+        table[missing] = np.nan  # of the other folds only the first seeds have run
+        intervals.append(compare(table))
+        return intervals[-1]
 
     label = f"5 folds, {seeds} seeds, {elsewhere} outside of fold 0"
     rate = found(lambda rng: covers(study(rng)), runs, 7, label)
     assert rate >= 0.95 - error(0.95, runs)
+    shares = ~missing / (~missing).sum(axis=1, keepdims=True)  # of each seed in the mean of a patient
+    of_patients = (0.03**2 + 0.03**2 * (shares**2).sum(axis=1).mean()) / 30
+    assert narrow(intervals, of_patients + 0.05**2 * (shares.mean(axis=0) ** 2).sum(), seeds - 1)
     assert found(lambda rng: study(rng).verdict == "different", runs, 7, label) <= 0.05 + error(0.05, runs)
 
 
@@ -174,13 +187,18 @@ def test_interval_of_superiority_covers(n, seeds, runs):
 
 @pytest.mark.parametrize("runs", fast_or_slow)
 def test_interval_covers_with_seeds_of_their_own(runs):
+    intervals = []
+
     def study(rng):
         a, b = (draw(rng, 15, seeds, patient=0.02, seed=0.05, residual=0.03) for seeds in (4, 5))
         other = {p: {100 + s: v for s, v in by_seed.items()} for p, by_seed in as_scores(b).items()}
-        return covers(hierarchical_ci(aligned(as_scores(a), other).difference()))
+        intervals.append(hierarchical_ci(aligned(as_scores(a), other).difference()))
+        return covers(intervals[-1])
 
     rate = found(study, runs, 4, "hierarchical, unpaired seeds 4 and 5, n=15")
     assert rate >= 0.95 - error(0.95, runs)
+    of_patients = (2 * 0.02**2 + 0.03**2 / 4 + 0.03**2 / 5) / 15
+    assert narrow(intervals, of_patients + 0.05**2 / 4 + 0.05**2 / 5, 3)
 
 
 # Tests
@@ -253,7 +271,7 @@ def test_false_positives_of_the_mixed_model(seeds, seed_sd, runs):
 
     def study(rng):
         fits.append(mixed_model(*scores_of_arms(rng, 15, seeds, seed=seed_sd)))
-        return (fits[-1].p_value or 1.0) <= 0.05
+        return fits[-1].p_value is not None and fits[-1].p_value <= 0.05
 
     rate = found(study, runs, 12, f"mixed model, n=15 seeds={seeds} seed sd={seed_sd}")
     assert rate <= 0.05 + error(0.05, runs)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import stats
 from statsmodels.regression.mixed_linear_model import MixedLM
 
 from segmentation import SkipSegError
@@ -26,11 +27,18 @@ def test_balanced_estimate_is_the_mean_difference_and_components_are_those_of_mo
 
 def test_standard_error_agrees_with_the_moments():
     a, b = arms()
-    found, split = mixed_model(a, b), variance_split(a - b)
+    found, gains, arms_alone = mixed_model(a, b), variance_split(a - b), [variance_split(arm) for arm in (a, b)]
     error = (found.high - found.low) / 2 / 2.446912  # t with 6 degrees of freedom
-    expected = 2 * (found.sd["patient:arm"] ** 2 / 20 + found.sd["seed:arm"] ** 2 / 4 + found.sd["residual"] ** 2 / 80)
-    assert error == pytest.approx(np.sqrt(expected), rel=0.01)
-    assert split.residual is not None
+    of_seeds = sum(split.seed / 4 + split.residual / 80 for split in arms_alone)
+    assert error == pytest.approx(np.sqrt(gains.patient / 20 + of_seeds), rel=0.01)
+
+
+def test_p_value_is_students():
+    found = mixed_model(*arms(effect=0.1))
+    error = (found.high - found.low) / 2 / 2.446912
+    assert found.freedom == 6
+    assert found.p_value == pytest.approx(2 * stats.t.sf(abs(found.estimate) / error, found.freedom), rel=0.01)
+    assert found.p_value > 1.3 * 2 * stats.norm.sf(abs(found.estimate) / error)
 
 
 def test_missing_scores_are_left_out():

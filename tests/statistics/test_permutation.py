@@ -67,9 +67,11 @@ def test_fewest_patients(alpha):
     assert smallest_p(n) <= alpha < smallest_p(n - 1)
 
 
-@pytest.mark.parametrize("values", [[], [float("inf")]])
-def test_bad_input_is_refused(values):
-    with pytest.raises(SkipSegError):
+@pytest.mark.parametrize(
+    ("values", "message"), [([], "at least one value a patient"), ([float("inf")], "1 of 1 values are not finite")]
+)
+def test_bad_input_is_refused(values, message):
+    with pytest.raises(SkipSegError, match=message):
         sign_flip_p(values)
 
 

@@ -14,6 +14,18 @@ def test_one_seed_is_clopper_and_pearson_with_one_patient_less():
     assert [found.low, found.high] == pytest.approx(exact)
 
 
+def test_three_seeds_by_hand():
+    wins = np.array([[1, 1, 1], [1, 1, 0], [1, 0, 0], [1, 1, 0]])
+    # Of the mean, 2/3, patients bring the variance 8/432 and seeds 21/432, with 3 and 2 degrees of freedom.
+    freedom = 29**2 / (8**2 / 3 + 21**2 / 2)
+    effective = 2 / 9 / (29 / 432) * (stats.t.isf(0.025, 3) / stats.t.isf(0.025, freedom)) ** 2
+    won, lost = effective * 2 / 3, effective / 3
+    found = superiority(wins.astype(float), np.full((4, 3), 0.5))
+    assert found.estimate == pytest.approx(2 / 3)
+    ends = [stats.beta.ppf(0.025, won, lost + 1), stats.beta.ppf(0.975, won + 1, lost)]
+    assert [found.low, found.high] == pytest.approx(ends)
+
+
 def test_ties_count_half_and_missing_scores_do_not():
     a, b = np.array([[0.5, 0.6], [0.5, np.nan]]), np.array([[0.5, 0.5], [0.4, 0.9]])
     assert superiority(a, b).estimate == pytest.approx(((0.5 + 1) / 2 + 1) / 2)

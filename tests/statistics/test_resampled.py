@@ -26,8 +26,14 @@ def test_folds_that_all_agree():
 
 
 @pytest.mark.parametrize(
-    "arguments", [([0.1], 0.25), ([0.1, 0.2], 0.0), ([0.1, 0.2], 0.25, 1.0), ([0.1, float("nan")], 0.25)]
+    ("arguments", "message"),
+    [
+        (([0.1], 0.25), "need two folds or more, .* got 1 folds"),
+        (([0.1, 0.2], 0.0), r"a positive test_share .* test_share 0\.0"),
+        (([0.1, 0.2], 0.25, 1.0), r"a confidence in \(0, 1\), .* confidence 1\.0"),
+        (([0.1, float("nan")], 0.25), "1 of 2 values are not finite"),
+    ],
 )
-def test_bad_input_is_refused(arguments):
-    with pytest.raises(SkipSegError):
+def test_bad_input_is_refused(arguments, message):
+    with pytest.raises(SkipSegError, match=message):
         corrected_resampled_t(*arguments)

@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -21,11 +22,34 @@ from segmentation.runs import read_csv, read_json
 from segmentation.training import ranks
 from segmentation.training.follow import followed
 from segmentation.training.job import make_job
+from segmentation.training.losses import LossName, build_loss
 from segmentation.training.ranks import Rank, RankEnvironment, first_rank
 from segmentation.training.train import load_data, train
 
 TOLD = {"NODE_RANK": "1", "MASTER_ADDR": "node-a", "MASTER_PORT": "29500"}
 CHANGES = {"network.depth": 2, "network.deep_supervision": True, "epochs": 3}
+TWO_PROCESSES = """
+import os, sys, torch
+from datetime import timedelta
+from torch import distributed
+from segmentation.training.losses import build_loss
+
+folder, *names = sys.argv[1:]
+rank = int(os.fork() == 0)  # one import serves both
+meeting = {"init_method": f"file://{folder}/meeting", "world_size": 2, "rank": rank}
+distributed.init_process_group("gloo", timeout=timedelta(seconds=30), **meeting)
+network, (images, labels), gradients = torch.nn.Conv2d(1, 3, 1), torch.load(f"{folder}/batch.pt"), {}
+network.load_state_dict(torch.load(f"{folder}/network.pt"))
+copy = torch.nn.parallel.DistributedDataParallel(network)
+for name in names:
+    copy.zero_grad()
+    build_loss(name)(copy(images[rank::2]), labels[rank::2]).backward()
+    gradients[name] = network.weight.grad.clone()
+torch.save(gradients, f"{folder}/gradients{rank}.pt")
+distributed.destroy_process_group()
+if rank == 0:
+    sys.exit(os.wait()[1] != 0)
+"""
 
 
 def command(settings: TrainSettings, folder: Path) -> list[str]:
@@ -123,6 +147,23 @@ def test_processes_share_each_batch_of_one_process(pictures, tiny, tmp_path):
     for expected, *batches in zip(*(module.train_dataloader() for module in (whole, *parts)), strict=True):
         for tensor, *others in zip(expected, *batches, strict=True):
             assert torch.equal(torch.stack(others, dim=1).flatten(0, 1), tensor)
+
+
+def test_averaged_gradients_are_those_of_the_whole_batch(tmp_path):
+    torch.manual_seed(0)
+    network, images, labels = torch.nn.Conv2d(1, 3, 1), torch.randn(2, 1, 4, 4), torch.randint(3, (2, 4, 4))
+    labels[0, :2], labels[0, 2:] = 3, 1  # much is ignored in one half, and it lacks a class
+    torch.save(network.state_dict(), tmp_path / "network.pt")
+    torch.save((images, labels), tmp_path / "batch.pt")
+    names = get_args(LossName)
+    script = [sys.executable, "-c", TWO_PROCESSES, str(tmp_path), *names]
+    subprocess.run(script, check=True, timeout=120)
+    of_ranks = [torch.load(tmp_path / f"gradients{rank}.pt") for rank in (0, 1)]
+    for name in names:
+        network.zero_grad()
+        build_loss(name)(network(images), labels).backward()
+        for averaged in of_ranks:
+            torch.testing.assert_close(averaged[name], network.weight.grad)
 
 
 @pytest.mark.parametrize("world", [2, 3, 40])

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional
 
 from segmentation.config import NetworkSettings, OptimSettings
 from segmentation.model.channels_last import is_channels_last
@@ -103,6 +104,12 @@ def test_optimizers(make_task, name, kind):
     assert (group["initial_lr"], group["weight_decay"]) == (0.5, 0.25)
     if name == "sgd":
         assert (group["momentum"], group["nesterov"]) == (0.99, True)
+
+
+def test_the_loss_that_was_chosen_is_the_one_that_is_trained(make_task):
+    task = make_task(OptimSettings(loss="ce"))
+    images, labels = torch.rand(2, 1, 17, 13), torch.randint(3, (2, 17, 13))
+    torch.testing.assert_close(task.training_step((images, labels), 0), functional.cross_entropy(task(images), labels))
 
 
 def test_deep_supervision_trains_every_output(make_task):

@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 
 from segmentation import SkipSegError
 from segmentation.ablation.cell import run_cell
+from segmentation.inference.postprocess import Step
+from segmentation.inference.predictor import Predictor
 from segmentation.model.storage import load_model
 from segmentation.plain import to_plain
 from segmentation.runs import read_csv, read_json, write_text
@@ -30,7 +32,7 @@ from segmentation.training.task import SegmentationTask
 from segmentation.training.train import load_data, train
 
 EPOCHS = 3
-CHANGES = {"epochs": EPOCHS, "network.dropout": 0.3}  # dropout draws from the global random numbers
+CHANGES = {"epochs": EPOCHS, "network.dropout": 0.3, "keep_largest": True}  # dropout draws from the global numbers
 
 
 class Killed(BaseException):
@@ -73,6 +75,11 @@ def test_folder(finished):
     rows = read_csv(finished / "metrics.csv")
     assert [(row["epoch"], row["step"]) for row in rows] == [("0", "2"), ("1", "4"), ("2", "6")]
     assert (finished / "model.safetensors").read_bytes() == (finished / "last.safetensors").read_bytes()
+
+
+def test_model_predicts_as_the_training_was_told(finished):
+    predictor = Predictor.load(finished)
+    assert (predictor.mirror, predictor.steps) == (False, [Step("keep_largest", 1), Step("keep_largest", 2)])
 
 
 def test_checkpoint_needs_no_code(finished):
@@ -207,6 +214,16 @@ def test_training_learns(pictures, tiny, tmp_path):
     changes = {"epochs": 3, "steps_per_epoch": 12, "network.width": 8, "network.depth": 2, "data.patch_size": [32, 32]}
     rows = read_csv(train(tiny(pictures, tmp_path / "run", changes)) / "metrics.csv")
     assert float(rows[-1]["val_dice"]) > max(0.5, float(rows[0]["val_dice"]))
+
+
+def test_a_long_gradient_is_cut_to_the_norm_that_was_set(pictures, tiny, tmp_path):
+    once = {"epochs": 1, "steps_per_epoch": 1, "optim.weight_decay": 0.0, "optim.ema_decay": 0.0}
+    changes = {"optim.optimizer": "sgd", "optim.learning_rate": 1.0, "optim.clip_norm": 1e-3}
+    settings = tiny(pictures, tmp_path / "run", once | changes)
+    after = load_file(train(settings) / "last.safetensors")
+    before = make_job(settings).architecture.build(settings.seed).state_dict()
+    step = torch.cat([(after[name] - value).flatten() for name, value in before.items()])
+    assert step.norm().item() == pytest.approx(1.99e-3, rel=0.01)  # a first step with Nesterov's momentum of 0.99
 
 
 # Paired conditions

@@ -42,28 +42,34 @@ def convergence_of(study: Study) -> dict[str, Any]:
     """How soon each condition learns: steps to a Dice that is the same for all, and the area under the training loss.
 
     Returns:
-        ``dice``, :data:`NEAR` of the highest mean over runs that a condition ends with; and for each of the
-        ``conditions`` with such curves its number of ``runs``, how many ``reached`` it, the ``steps`` that the median
-        of these took, and ``mean_loss``, the area under the loss divided by the steps. Empty without curves of Dice.
+        ``dice``, for each fold :data:`NEAR` of the highest mean over seeds that a condition ends with; and for each of
+        the ``conditions`` its number of ``runs`` with curves, how many ``reached`` that of their fold, the ``steps``
+        that the median of these took, and ``mean_loss``, the area under the loss divided by the steps. Empty without
+        curves of Dice.
     """
-    dice = {name: [_curve(run, "val_dice") for run in study.runs_of(name)] for name in study.conditions}
-    ended = [fmean(curve[-1][1] for curve in curves) for curves in dice.values() if curves and all(curves)]
-    if not ended:
-        return {}
-    threshold = NEAR * max(ended)
+    known = [run for run in study.finished if _curve(run, "val_dice")]
+    ended: dict[int, dict[str, list[float]]] = {}
+    for run in known:
+        ended.setdefault(run.fold, {}).setdefault(run.condition, []).append(_curve(run, "val_dice")[-1][1])
+    near = {fold: NEAR * max(map(fmean, finals.values())) for fold, finals in sorted(ended.items())}
     conditions: dict[str, dict[str, Any]] = {}
-    for name, curves in dice.items():
-        first = [next((step for step, value in curve if value >= threshold), None) for curve in curves if curve]
-        reached = [step for step in first if step is not None]
-        areas = [_mean_over_steps(loss) for run in study.runs_of(name) if len(loss := _curve(run, "train_loss")) > 1]
-        if first:
-            conditions[name] = {
-                "runs": len(first),
-                "reached": len(reached),
-                "steps": median(reached) if reached else None,
-                "mean_loss": fmean(areas) if areas else None,
-            }
-    return {"dice": threshold, "conditions": conditions}
+    for name in dict.fromkeys(run.condition for run in known):
+        runs = [run for run in known if run.condition == name]
+        steps = [_first(_curve(run, "val_dice"), near[run.fold]) for run in runs]
+        reached = [step for step in steps if step is not None]
+        areas = [_mean_over_steps(loss) for run in runs if len(loss := _curve(run, "train_loss")) > 1]
+        conditions[name] = {
+            "runs": len(runs),
+            "reached": len(reached),
+            "steps": median(reached) if reached else None,
+            "mean_loss": fmean(areas) if areas else None,
+        }
+    return {"dice": near, "conditions": conditions} if known else {}
+
+
+def _first(curve: Sequence[tuple[float, float]], least: float) -> float | None:
+    """First step at which a curve is at least so high."""
+    return next((step for step, value in curve if value >= least), None)
 
 
 def _curve(run: Run, column: str) -> list[tuple[float, float]]:

@@ -168,7 +168,11 @@ def finished(out: Path, about: About, sha256: str, options: Mapping[str, Any] | 
         raise SkipSegError(f"{out} exists and is not a dataset; choose another --out or delete it")
     found = read_json(out / "dataset.json")
     wanted = {"prepared_from": about.name, "sha256": sha256, "options": dict(options or {})}
-    words = {"prepared_from": "another source", "sha256": "other files or groups", "options": "other options"}
+    words = {
+        "prepared_from": "another source",
+        "sha256": "other files or groups, or by an earlier version",
+        "options": "other options",
+    }
     other = [words[key] for key, value in wanted.items() if found.get(key, type(value)()) != value]
     if other:
         raise SkipSegError(f"{out} holds a dataset made with {' and '.join(other)}; choose another --out or delete it")

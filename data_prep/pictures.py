@@ -60,7 +60,7 @@ def read_pages(path: Path, mode: str) -> NDArray[np.uint8]:
         Pixels, shape ``(pages, C, rows, columns)`` with C = 1 or 3.
 
     Raises:
-        SkipSegError: If the file is no readable picture, or has more than 8 bits a channel.
+        SkipSegError: If the file is no readable picture, or gray of more than 8 bits.
     """
     pages: list[NDArray[np.uint8]] = []
     try:

@@ -3,7 +3,7 @@
 Importing this package is cheap: no submodule is loaded, so ``skipseg --help`` never waits for torch.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 class SkipSegError(ValueError):

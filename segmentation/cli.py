@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Examples:
         >>> main(["--version"])
-        0.1.0
+        0.2.0
         0
     """
     given = list(sys.argv[1:] if arguments is None else arguments)

@@ -15,6 +15,8 @@ from scipy.sparse.csgraph import connected_components
 ALIKE = 0.95
 """Correlation above which two thumbnails show one picture."""
 _SIDE = 32
+MOST = 20_000
+"""Pictures beyond which none are compared: each is compared with each other one."""
 _ROWS = 1024  # thumbnails that are compared with all others at a time, which bounds memory
 
 
@@ -40,7 +42,7 @@ def find_alike(thumbnails: Mapping[str, str]) -> list[list[str]]:
         thumbnails: Name to what :func:`thumbnail` gave; one without any contrast is like no other.
 
     Returns:
-        Names of each group of two or more.
+        Names of each group of two or more; none of more than :data:`MOST` pictures.
 
     Examples:
         >>> rng = np.random.default_rng(0)
@@ -50,7 +52,7 @@ def find_alike(thumbnails: Mapping[str, str]) -> list[list[str]]:
         [['b', 'e']]
     """
     names = [name for name, digits in thumbnails.items() if digits.strip("0")]
-    if len(names) < 3:  # of two pictures nothing tells what they have in common
+    if not 3 <= len(names) <= MOST:  # of two pictures nothing tells what they have in common
         return []
     values = np.stack([np.frombuffer(bytes.fromhex(thumbnails[name]), np.uint8) for name in names]).astype(np.float32)
     values = _standardised(values)

@@ -200,16 +200,18 @@ def _duplicates(dataset: Dataset, facts: Mapping[str, CaseFacts]) -> list[Findin
 
 def _look_alikes(dataset: Dataset, facts: Mapping[str, CaseFacts]) -> list[Finding]:
     """Pictures that look nearly alike under different patients, other than copies."""
-    patients = {case.name: case.patient for case in dataset.cases}
+    patients = {case.name: case.patient for case in dataset.cases if case.label}
     distinct: dict[str, str] = {}
-    for name, item in facts.items():
-        distinct.setdefault(item.image_sha256, name)
+    for name in filter(patients.__contains__, facts):
+        distinct.setdefault(facts[name].image_sha256, name)
     pictures = {name: facts[name].thumbnail for name in distinct.values() if facts[name].thumbnail}
     groups = [group for group in find_alike(pictures) if len({patients[name] for name in group}) > 1]
     if not groups:
         return []
     more = f" (and pictures in {counted(len(groups) - 1, 'more group')})" if len(groups) > 1 else ""
-    alike = f"{' and '.join(groups[0][:2])}{more} look nearly alike under different patients"
+    first, *others = groups[0]
+    other = next(name for name in others if patients[name] != patients[first])
+    alike = f"{first} and {other}{more} look nearly alike under different patients"
     message = f"{alike}, so that a split may train on what it scores"
     cases = tuple(name for group in groups for name in group)
     return [Finding("warning", "look-alike", cases, message, "look at them; name one patient for all that show one")]

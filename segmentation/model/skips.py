@@ -31,7 +31,7 @@ def placebo_of(skip: Tensor, kind: Placebo, upsampled: Tensor | None, seed: int 
         skip: Encoder map, shape ``(B, C, *S)``.
         kind: ``"zeros"``; ``"dup"``, the decoder map again; ``"noise"``, Gaussian with the mean and deviation of
             each channel of each image; ``"shuffle"``, in training (without ``seed``) the encoder map of the
-            previous image of the batch, else :func:`roll_half`; ``"none"`` keeps the map.
+            previous image of the batch, else its own, rolled by half; ``"none"`` keeps the map.
         upsampled: Decoder map, shape ``(B, C, *S)``; only ``"dup"`` reads it.
         seed: Seed of the noise, which is then one map for all images, so that no image depends on the others of
             its batch; ``None`` draws from the global generator.
@@ -62,16 +62,16 @@ def placebo_of(skip: Tensor, kind: Placebo, upsampled: Tensor | None, seed: int 
         case "shuffle" if seed is None and skip.shape[0] > 1:
             return skip.roll(1, dims=0)
         case "shuffle":
-            return roll_half(skip)
+            return roll_part(skip, 2)
 
 
-def roll_half(skip: Tensor) -> Tensor:
-    """Roll each map, shape ``(B, C, *S)``, by half its size along every axis: as it was, but in another place.
+def roll_part(skip: Tensor, parts: int) -> Tensor:
+    """Roll each map, shape ``(B, C, *S)``, by one part of its size along every axis: as it was, but in another place.
 
     Windows of one scan are neighbours, and those of a volume cut into slices nearly alike: the map of another one
     would still be nearly the right one.
     """
-    return skip.roll([size // 2 for size in skip.shape[2:]], dims=tuple(range(2, skip.ndim)))
+    return skip.roll([size // parts for size in skip.shape[2:]], dims=tuple(range(2, skip.ndim)))
 
 
 def _noise_like(x: Tensor, seed: int | None) -> Tensor:

@@ -4,7 +4,8 @@ Three replacements of the map z that leaves the encoder at a level, made where e
 
     zero      0
     mean      the mean of z over the training patches, channel by channel
-    roll      z itself, rolled by half its size along every axis
+    roll      z itself, rolled by half its size along every axis (by a quarter where the network's placebo has
+              rolled it by half)
 
 A rolled map has the distribution that the decoder is used to and only its place is wrong, so it is the fairest of
 the three; zeros also punish the decoder for never having seen them. Suites, whose batches hold independent pictures,
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from segmentation import SkipSegError
 from segmentation.figures import Figure, Series
 from segmentation.model.order import evaluating
-from segmentation.model.skips import placebo_of, roll_half
+from segmentation.model.skips import SkipTap, placebo_of, roll_part
 from segmentation.model.unet import UNet
 from segmentation.probes.context import Batch, NotMeasurableError, ProbeContext, ProbeResult
 from segmentation.probes.stages import captured
@@ -89,7 +90,8 @@ def _replacement(how: How, mean: Tensor | None) -> Any:
         if mean is not None and how == "mean":
             return mean.to(output).expand_as(output)
         if how == "roll":
-            return roll_half(output)
+            placebo = module.settings.long_skip_placebo if isinstance(module, SkipTap) else "none"
+            return roll_part(output, 4 if placebo == "shuffle" else 2)
         return placebo_of(output, "shuffle" if how == "shuffle" else "zeros", None, None)
 
     return hook

@@ -5,7 +5,8 @@ With v(S) the Dice when only the levels in S keep their skip, the value of level
     phi_i = sum over S without i of |S|! (n - |S| - 1)! / n! * (v(S + i) - v(S)).
 
 The values sum to v(all) - v(none) (efficiency), and a level that changes nothing has 0. v may come from lesions of one
-trained network, as here, or from a network trained for each subset.
+trained network (the skips that a subset lacks are rolled, see :mod:`segmentation.probes.lesion`), as here, or from a
+network trained for each subset.
 """
 
 import itertools

@@ -67,7 +67,9 @@ def _entry(kind: str, study: Study, runs: Sequence[Run]) -> dict[str, Any]:
         "title": title_of(kind),
         "measured": measured(first.get("settings")),
         "definition": str(first.get("definition", "")),
-        "notes": common_notes([str(content.get("note") or "") for content in contents.values()]),
+        "notes": common_notes(
+            {name: [str(contents[run].get("note") or "") for run in ids] for name, ids in shown.items()}
+        ),
         "runs": shown,
         "values": compare_numbers({name: [numbers[run] for run in ids] for name, ids in shown.items()}),
         "figures": [figure.to_plain() for figure in beside_each_other(by_condition)],

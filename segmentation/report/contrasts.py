@@ -16,7 +16,6 @@ from segmentation.evaluation.summary import PERFECT
 from segmentation.report.read import MEASURES, Study
 from segmentation.report.scores import Key, Scores, by_seed, fold_of, of_class, scores_of
 from segmentation.statistics import checks, holm, paired_difference
-from segmentation.terminal import counted
 
 _MOST_PAIRS_OF = 6
 """With more conditions than this, comparisons that nobody asked for are made with the first condition only."""
@@ -120,21 +119,13 @@ class _Pair:
 
     def judge(self, alpha: float, margin: float, equivalence_alpha: float | None = None) -> dict[str, Any]:
         """The paired difference with its verdict."""
-        names = self.names | {"alpha": alpha}
+        names = self.names | {"alpha": alpha, "false_alarms": self._with_false_alarms(alpha, margin)}
         if not self.in_a:
             sentence = f"{names['a']} and {names['b']} have no scored case in common yet."
             return names | {"n": 0, "seeds": 0, "verdict": "no result", "sentence": sentence, "patients": {}}
         found = paired_difference(self.in_a, self.in_b, alpha, margin, equivalence_alpha=equivalence_alpha)
         means = {p: fmean(v[s] - self.in_b[p][s] for s in v) for p, v in self.in_a.items()}
-        told: dict[str, Any] = names | asdict(found) | {"patients": means}
-        perfect = told["false_alarms"] = self._with_false_alarms(alpha, margin)
-        if perfect:
-            told["sentence"] += (
-                f" Not in it: {counted(perfect['scores'], 'score')} where one rightly found nothing and the other "
-                f"raised a false alarm; with right empty masks as perfect scores the difference is "
-                f"{perfect['mean']:+.3g} ({perfect['low']:+.3g} to {perfect['high']:+.3g})."
-            )
-        return told
+        return names | asdict(found) | {"patients": means}
 
     def _with_false_alarms(self, alpha: float, margin: float) -> dict[str, Any] | None:
         """The difference with rightly empty masks as perfect; None where no false alarm stands alone."""
@@ -149,7 +140,7 @@ class _Pair:
             return None
         in_a, in_b, _ = _in_common(first, second)
         found = paired_difference(in_a, in_b, alpha, margin)
-        return {"scores": count, **{key: getattr(found, key) for key in ("mean", "low", "high", "n")}}
+        return {"scores": count, **{key: getattr(found, key) for key in ("mean", "low", "high", "level", "n")}}
 
     def checks(
         self, alpha: float, margin: float, *, mixed: bool = False, equivalence_alpha: float | None = None

@@ -29,7 +29,8 @@ def single_numbers(
     """
     return {
         ".".join(path): value
-        for path, value in _walk(values, ())
+        for name, found in values.items()
+        for path, value in _walk(found, (name,))
         if path[-1] not in drawn and set(path).isdisjoint(cases)
     }
 
@@ -63,17 +64,27 @@ def compare_numbers(
     }
 
 
-def common_notes(notes: Sequence[str]) -> list[str]:
+def common_notes(notes: Mapping[str, Sequence[str]]) -> list[str]:
     """Each note once; notes that differ in numbers alone are one, without the numbers in which they differ.
 
+    Args:
+        notes: Condition to the notes of its runs. A note that some conditions do not have begins with those that do.
+
     Examples:
-        >>> common_notes(["V = -1.5 decades, eps 1e-8.", "V = 2.5 decades, eps 1e-8."])
-        ['V = … decades, eps 1e-8.']
+        >>> common_notes({"concat": ["V = -1.5, eps 1e-8."], "none": ["V = 2.5, eps 1e-8.", "A placebo."]})
+        ['V = …, eps 1e-8.', 'none: A placebo.']
     """
     alike: defaultdict[tuple[str, ...], list[list[str]]] = defaultdict(list)
-    for note in filter(None, notes):
-        alike[tuple(_NUMBER.split(note))].append(_NUMBER.findall(note))
-    return [_with_shared(words, numbers) for words, numbers in alike.items()]
+    having: defaultdict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
+    for condition, of_runs in notes.items():
+        for note in filter(None, of_runs):
+            words = tuple(_NUMBER.split(note))
+            alike[words].append(_NUMBER.findall(note))
+            having[words][condition] = None
+    return [
+        ("" if len(having[words]) == len(notes) else f"{', '.join(having[words])}: ") + _with_shared(words, numbers)
+        for words, numbers in alike.items()
+    ]
 
 
 def _with_shared(words: Sequence[str], numbers: Sequence[Sequence[str]]) -> str:

@@ -42,19 +42,24 @@ def convergence_of(study: Study) -> dict[str, Any]:
     """How soon each condition learns: steps to a Dice that is the same for all, and the area under the training loss.
 
     Returns:
-        ``dice``, for each fold :data:`NEAR` of the highest mean over seeds that a condition ends with; and for each of
-        the ``conditions`` its number of ``runs`` with curves, how many ``reached`` that of their fold, the ``steps``
-        that the median of these took, and ``mean_loss``, the area under the loss divided by the steps. Empty without
-        curves of Dice.
+        ``dice``, for each fold that all conditions have run, :data:`NEAR` of the highest mean over seeds that one ends
+        with; and for each of the ``conditions`` its number of ``runs`` of these folds, how many ``reached`` that of
+        their fold, the ``steps`` that the median of these took, and ``mean_loss``, the area under the loss divided by
+        the steps. Empty without such folds, or where every run ends at 0.
     """
-    known = [run for run in study.finished if _curve(run, "val_dice")]
     ended: dict[int, dict[str, list[float]]] = {}
-    for run in known:
-        ended.setdefault(run.fold, {}).setdefault(run.condition, []).append(_curve(run, "val_dice")[-1][1])
-    near = {fold: NEAR * max(map(fmean, finals.values())) for fold, finals in sorted(ended.items())}
+    for run in study.finished:
+        if dice := _curve(run, "val_dice"):
+            ended.setdefault(run.fold, {}).setdefault(run.condition, []).append(dice[-1][1])
+    known = {condition for finals in ended.values() for condition in finals}
+    near = {
+        fold: NEAR * most
+        for fold, finals in sorted(ended.items())
+        if finals.keys() == known and (most := max(map(fmean, finals.values()))) > 0
+    }
     conditions: dict[str, dict[str, Any]] = {}
-    for name in dict.fromkeys(run.condition for run in known):
-        runs = [run for run in known if run.condition == name]
+    for name in filter(known.__contains__, study.conditions):
+        runs = [run for run in study.runs_of(name) if run.fold in near and _curve(run, "val_dice")]
         steps = [_first(_curve(run, "val_dice"), near[run.fold]) for run in runs]
         reached = [step for step in steps if step is not None]
         areas = [_mean_over_steps(loss) for run in runs if len(loss := _curve(run, "train_loss")) > 1]
@@ -64,7 +69,7 @@ def convergence_of(study: Study) -> dict[str, Any]:
             "steps": median(reached) if reached else None,
             "mean_loss": fmean(areas) if areas else None,
         }
-    return {"dice": near, "conditions": conditions} if known else {}
+    return {"dice": near, "conditions": conditions} if near else {}
 
 
 def _first(curve: Sequence[tuple[float, float]], least: float) -> float | None:

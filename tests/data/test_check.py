@@ -241,6 +241,8 @@ def test_pictures_that_look_alike_under_different_patients_are_a_warning(tmp_pat
     assert "case_02 and case_03 (and pictures in 1 more group) look nearly alike" in finding.message
     two = replace(dataset.cases[3], patient=dataset.cases[2].patient)
     known = replace(dataset, cases=(*dataset.cases[:3], two, *dataset.cases[4:]))
+    unlabelled = replace(known, cases=(*known.cases[:5], replace(known.cases[5], label=None), *known.cases[6:]))
+    assert "look-alike" not in {finding.code for finding in check_dataset(unlabelled).findings}
     assert sole(check_dataset(known), "look-alike").cases == ("case_05", "case_06")
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from segmentation import SkipSegError
 from segmentation.config import DataSettings, PlanSettings, TrainSettings
+from segmentation.data import plan as plan_module
 from segmentation.data.fingerprint import ChannelFingerprint, Fingerprint
 from segmentation.data.patches import choose_patch, choose_strides
 from segmentation.data.plan import (
@@ -314,6 +315,16 @@ def test_a_dataset_with_errors_goes_no_further(make_dataset, tmp_path: Path):
         plan_dataset(PlanSettings(dataset.root, cache=tmp_path / "cache"))
     assert "\n" not in str(refused.value)
     assert not (dataset.root / "plan.json").exists()
+
+
+def test_warnings_of_the_check_are_said_once(make_dataset, tmp_path: Path, caplog):
+    dataset = make_dataset(tmp_path / "data", dims=2)
+    dataset.cases[3].label.unlink()
+    plan_module._warn.cache_clear()
+    for _ in range(2):
+        plan_module.checked_dataset(dataset.root, tmp_path / "cache")
+    said = [text for text in caplog.messages if "'case_03': no label map" in text]
+    assert said == [f"{dataset.name}: 'case_03': no label map, so it takes no part in training"]
 
 
 @pytest.mark.parametrize(("name", "value"), [("data.batch_size", "eight"), ("epochs", -3), ("network.no_such", 1)])

@@ -97,6 +97,14 @@ def test_roll_keeps_each_image_its_own_map_in_another_place_whatever_shares_the_
     torch.testing.assert_close(alone, intact[:1].roll((4, 4), dims=(2, 3)))
 
 
+def test_roll_does_not_undo_the_placebo_that_rolls(images: Tensor):
+    network = build(long_skip_placebo="shuffle")
+    true = tapped(build(), images, 0)
+    assert torch.equal(tapped(network, images, 0), true.roll((4, 4), dims=(2, 3)))
+    with lesioned_skips(network, [0], "roll"):
+        assert torch.equal(tapped(network, images, 0), true.roll((6, 6), dims=(2, 3)))
+
+
 def test_mean_lesion_gives_the_mean_over_images_and_space(images: Tensor):
     network = build()
     batches = [(images[:2], images), (images[2:], images)]

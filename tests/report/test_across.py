@@ -78,7 +78,8 @@ def test_notes_stand_once_without_the_numbers_in_which_they_differ(study):
     assert probe_of(study, "gradients")["notes"] == ["V = \N{HORIZONTAL ELLIPSIS} decades; eps is 1e-8."]
     write_probe(study / "runs" / "c1-f0-s0", "gradients", [], note="A placebo.")
     write_probe(study / "runs" / "c1-f1-s0", "gradients", [], note="")
-    assert probe_of(study, "gradients")["notes"] == ["V = \N{HORIZONTAL ELLIPSIS} decades; eps is 1e-8.", "A placebo."]
+    gradients = "concat: V = \N{HORIZONTAL ELLIPSIS} decades; eps is 1e-8."
+    assert probe_of(study, "gradients")["notes"] == [gradients, "none: A placebo."]
 
 
 def test_a_long_table_of_numbers_is_folded(study, section_of):

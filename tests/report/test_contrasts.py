@@ -2,6 +2,7 @@
 
 import pytest
 
+from segmentation.report.page import write_report
 from segmentation.report.read import read_study
 from segmentation.report.results import build_results
 from segmentation.report.verdicts import verdicts_of
@@ -29,13 +30,23 @@ def test_a_false_alarm_that_stands_alone_is_counted_and_its_cost_is_told(study_w
     found = contrast["false_alarms"]
     assert (found["scores"], found["n"]) == (1, 5)
     assert found["mean"] == pytest.approx((0.1 * 3 + 1 + 0) / 5)
-    assert "1 score where one rightly found nothing and the other raised a false alarm" in contrast["sentence"]
+    assert "+0.260" in write_report(folder).read_text()
+    assert "with false alarms</small>" in write_report(folder).read_text()
+
+
+def test_the_false_alarms_of_one_patient_have_no_interval_and_of_nothing_else_no_other_result(study_writer, tmp_path):
+    folder = study_writer(tmp_path, folds=1)
+    set_rows(folder, "c0-f0-s0", [("d", None, "both_empty")])
+    set_rows(folder, "c1-f0-s0", [("d", 0.0, "false_alarm")])
+    contrast = build_results(read_study(folder))["contrasts"][0]
+    assert (contrast["n"], contrast["verdict"]) == (0, "no result")
+    assert (contrast["false_alarms"]["mean"], contrast["false_alarms"]["low"]) == (1, None)
+    assert "with false alarms</small>" in write_report(folder).read_text()
 
 
 def test_without_false_alarms_alone_nothing_is_told(study_writer, tmp_path):
     contrast = build_results(read_study(study_writer(tmp_path)))["contrasts"][0]
     assert contrast["false_alarms"] is None
-    assert "Not in it" not in contrast["sentence"]
 
 
 @pytest.mark.parametrize(("metric", "said"), [("dice", "a scores higher than b"), ("hd95_mm", "a has larger")])

@@ -63,6 +63,11 @@ def test_convergence_is_told_by_a_dice_that_is_the_same_for_all(study_writer, tm
         "none": {"runs": 2, "reached": 1, "steps": 30, "mean_loss": pytest.approx(0.5)},
     }
     assert "1 of 2" in write_report(folder).read_text()
+    for run in ("c0-f1-s0", "c1-f1-s0"):  # nobody learns anything there
+        lines = [{"step": 10, "train_loss": 1, "val_dice": 0}]
+        write_csv(folder / "runs" / run / "metrics.csv", lines, list(lines[0]))
+    found = convergence_of(read_study(folder))
+    assert [found["conditions"][name]["runs"] for name in ("concat", "none")] == [1, 1]
 
 
 def test_a_study_without_curves_has_no_panels(study_writer, tmp_path):

@@ -29,7 +29,8 @@ def thumbnail(picture: NDArray[np.generic]) -> str:
     """
     import cv2  # not everything that checks data looks at pictures
 
-    gray = np.nan_to_num(picture.mean(axis=0, dtype=np.float64), posinf=0, neginf=0)
+    with np.errstate(all="ignore"):  # what is not finite, or does not fit, is told as a finding of its own
+        gray = np.nan_to_num(picture.mean(axis=0, dtype=np.float32), posinf=0, neginf=0)
     small = cv2.resize(gray, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     span = float(np.ptp(small)) or 1.0
     return ((small - small.min()) * (255 / span)).round().astype(np.uint8).tobytes().hex()

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any, get_args
 
 from segmentation import SkipSegError
-from segmentation.data.alike import find_alike
+from segmentation.data.alike import MOST, find_alike
 from segmentation.data.facts import PERCENTILES, CaseFacts, Finding, Severity, inspect_case
 from segmentation.data.manifest import Case, Dataset, name_few
 from segmentation.data.splits import read_fixed_splits
@@ -205,6 +205,9 @@ def _look_alikes(dataset: Dataset, facts: Mapping[str, CaseFacts]) -> list[Findi
     for name in filter(patients.__contains__, facts):
         distinct.setdefault(facts[name].image_sha256, name)
     pictures = {name: facts[name].thumbnail for name in distinct.values() if facts[name].thumbnail}
+    if len(pictures) > MOST:
+        message = f"{len(pictures)} pictures are too many to look for nearly alike ones; {MOST} are the most"
+        return [Finding("note", "look-alike", (), message)]
     groups = [group for group in find_alike(pictures) if len({patients[name] for name in group}) > 1]
     if not groups:
         return []

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from segmentation.data import check as check_module
+from segmentation.data.alike import thumbnail
 from segmentation.data.check import check_dataset
 from segmentation.data.facts import PERCENTILES, inspect_case
 from segmentation.data.layouts import open_dataset
@@ -244,6 +245,17 @@ def test_pictures_that_look_alike_under_different_patients_are_a_warning(tmp_pat
     unlabelled = replace(known, cases=(*known.cases[:5], replace(known.cases[5], label=None), *known.cases[6:]))
     assert "look-alike" not in {finding.code for finding in check_dataset(unlabelled).findings}
     assert sole(check_dataset(known), "look-alike").cases == ("case_05", "case_06")
+
+
+def test_too_many_pictures_to_look_for_alike_ones_are_told(flat, monkeypatch):
+    monkeypatch.setattr(check_module, "MOST", 5)
+    finding = sole(check_dataset(flat), "look-alike")
+    assert (finding.severity, finding.message[:18]) == ("note", "6 pictures are too")
+
+
+def test_a_picture_that_is_not_finite_has_a_thumbnail_without_a_word():
+    picture = np.array([[[np.inf, 1.0], [np.nan, 1e300]], [[-np.inf, 2.0], [0.0, 3.0]]])
+    assert len(thumbnail(picture)) == 2048
 
 
 def test_an_intensity_outlier_is_a_note(tmp_path, make_dataset):
